@@ -107,11 +107,13 @@ export interface NativeSession {
   dispose(): void;
 }
 
-/** One activation tensor of a quantized linear over the calibration images, [images, rows, channels]. */
+/** Channels [from, from + channels) of an activation tensor [images, rows, width] over the calibration images. */
 export interface ActivationSample {
   readonly data: Float32Array;
   readonly images: number;
   readonly rows: number;
+  readonly width: number;
+  readonly from: number;
   readonly channels: number;
 }
 
@@ -155,6 +157,8 @@ export interface NativeAddon {
   readonly build: BuildInfo;
   cpu(): CpuInfo;
   cuda(): CudaInfo;
+  /** Runs a small kernel on one GPU and compares it with the host: '' when all is well, else what differed. */
+  cudaSelfCheck(device: number): string;
   readonly Session: new (program: Program, options: SessionOptions) => NativeSession;
   readonly CancelToken: new () => CancelToken;
   readonly calibration: NativeCalibration;

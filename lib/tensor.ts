@@ -91,3 +91,50 @@ export function halfToFloat32(h: number): number {
   if (exponent === 31) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
   return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
+
+/**
+ * float32 values as little-endian bytes of `dtype`. Exact for values that came from that type (as `toFloat32` gives them);
+ * others round towards zero for bf16 and to nearest for f16.
+ */
+export function fromFloat32(values: Float32Array, dtype: DType): Uint8Array {
+  switch (dtype) {
+    case 'f32': return viewBytes(values);
+    case 'f64': return viewBytes(Float64Array.from(values));
+    case 'bf16': {
+      const wide = new Uint32Array(values.buffer, values.byteOffset, values.length);
+      return viewBytes(Uint16Array.from(wide, (bits) => bits >>> 16));
+    }
+    case 'f16': return viewBytes(Uint16Array.from(values, float32ToHalf));
+    case 'i64': return viewBytes(BigInt64Array.from(Array.from(values, BigInt)));
+    case 'i32': return viewBytes(Int32Array.from(values));
+    case 'i16': return viewBytes(Int16Array.from(values));
+    case 'i8': return viewBytes(Int8Array.from(values));
+    case 'u8':
+    case 'bool': return Uint8Array.from(values);
+  }
+}
+
+function viewBytes(array: ArrayBufferView): Uint8Array {
+  return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+}
+
+/** Nearest IEEE 754 binary16 bit pattern (ties to even). */
+export function float32ToHalf(value: number): number {
+  const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
+  const magnitude = Math.abs(value);
+  if (Number.isNaN(value)) return 0x7e00;
+  if (magnitude >= 65520) return sign | 0x7c00;
+  // The spacing of halves around `magnitude`: 2^(e − 10), at least that of subnormals.
+  const exponent = Math.max(magnitude === 0 ? -14 : Math.floor(Math.log2(magnitude)), -14);
+  const step = 2 ** (exponent - 10);
+  const units = roundHalfEven(magnitude / step);
+  // `units` carries the hidden bit: adding it to (exponent + 14) << 10 lets a round-up carry into the exponent.
+  return sign | (((exponent + 14) << 10) + units);
+}
+
+function roundHalfEven(x: number): number {
+  const floor = Math.floor(x);
+  const rest = x - floor;
+  if (rest > 0.5 || (rest === 0.5 && floor % 2 === 1)) return floor + 1;
+  return floor;
+}

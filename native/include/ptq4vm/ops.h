@@ -139,30 +139,54 @@ struct MeanTokensArgs {
   View<float> y;
 };
 
-// Calibration (golden README D.3, D.4); results in double where they are sums.
+// Calibration (golden README D.3, D.4). calibration.h beside this file has the candidate formulas and the host side of
+// the search over a whole tensor. A value that is NaN or infinite (after x/smooth, weight·smooth) makes the result that
+// depends on it NaN, so that the caller can name the layer.
 struct AbsMaxArgs {
   View<const float> x;
   float* absmax;  // [channels]
 };
 
+// One step and zero point per row (token position), over images × channels. For one step per tensor see tensor_steps().
 struct ActivationStepsArgs {
   View<const float> x;
   const float* smooth;  // [channels] divides x; nullptr = 1
-  int32_t bits;
-  int32_t per_token;  // 1: one step per row, 0: one for the tensor
-  int32_t grid;       // 1: L2.4 grid search, 0: plain min/max extended to zero
-  float* scale;       // [rows] or [1]
-  uint8_t* zero;
-  uint8_t* grid_index;  // 1…100, 0 = no search
+  int32_t bits;         // 2…8
+  int32_t grid;         // 1: L2.4 grid search, 0: plain min/max extended to zero
+  float* scale;         // [rows]; NaN: the row holds a value that is not finite (zero and grid_index are then 0)
+  uint8_t* zero;        // [rows]
+  uint8_t* grid_index;  // [rows] 1…100, 0 = no search
   const volatile int32_t* cancelled;  // nullptr or nonzero when the caller gave up
+};
+
+// Smallest and largest x/smooth of each slice of a tensor (slices: calibration.h).
+struct TensorRangeArgs {
+  View<const float> x;
+  const float* smooth;  // as above
+  float* range;         // [slices, 2] min, max; NaN, NaN where a value of the slice is not finite
+  const volatile int32_t* cancelled;
+};
+
+// Σ |x/smooth − quantized|^2.4 of chosen grid candidates over chosen slices of a tensor, one step for the tensor.
+struct TensorScoresArgs {
+  View<const float> x;
+  const float* smooth;
+  int32_t bits;
+  float x_min, x_max;         // of x/smooth over the whole tensor
+  const int32_t* slices;      // [slice_count] slice numbers
+  int32_t slice_count;        // = number of items
+  const uint8_t* candidates;  // [candidate_count] grid indices 1…100
+  int32_t candidate_count;
+  double* sums;  // [slice_count, candidate_count], in units that are the same for every slice and candidate of a tensor
+  const volatile int32_t* cancelled;
 };
 
 struct WeightStepsArgs {
   const float* weight;  // [out, in]
   const float* smooth;  // [in] multiplies; nullptr = 1
   int32_t out, in, bits, grid;
-  float* scale;  // [out]
-  uint8_t* grid_index;
+  float* scale;         // [out]; NaN as above
+  uint8_t* grid_index;  // [out] 1…100, 0 = no search
   const volatile int32_t* cancelled;
 };
 
@@ -194,6 +218,8 @@ struct OpTable {
 
   OpEntry<AbsMaxArgs> abs_max;
   OpEntry<ActivationStepsArgs> activation_steps;
+  OpEntry<TensorRangeArgs> tensor_range;
+  OpEntry<TensorScoresArgs> tensor_scores;
   OpEntry<WeightStepsArgs> weight_steps;
 };
 

@@ -38,7 +38,7 @@ export interface EvaluateReport {
   /** Fractions; absent without labels. */
   readonly top1?: number;
   readonly top5?: number;
-  /** Of the model's forward calls alone; reading, decoding and the reference are not counted. */
+  /** Of the model's forward calls alone; reading, decoding and the reference are not counted, though decoding goes on beside them. */
   readonly imagesPerSecond: number;
   readonly reference?: ReferenceReport;
 }

@@ -4,7 +4,7 @@ import { decodeImage, type ImageSource } from './data/images.js';
 import type { Preprocess } from './data/preprocess.js';
 import { chooseDevice, type Device, type DeviceOption } from './device.js';
 import { Ptq4vmError, rangeError, typeError } from './errors.js';
-import { type EvaluateOptions, type EvaluateReport, evaluate } from './evaluate.js';
+import { type EvaluateOptions, type EvaluateReport, evaluate, type Prediction, topPredictions } from './evaluate.js';
 import type { QuantizedLinear } from './program/quantize.js';
 import { quantizeProgram } from './program/quantize.js';
 import { fuseProgram } from './program/fuse.js';
@@ -38,20 +38,14 @@ export interface LoadOptions extends JobOptions {
   readonly labels?: readonly string[];
 }
 
-export interface Prediction {
-  readonly label: string;
-  readonly index: number;
-  /** Softmax probability. */
-  readonly score: number;
-}
-
 export interface QuantizeOptions extends JobOptions, RecipeOptions {
   readonly calibration: Dataset;
   /** Images decoded and copied at a time. */
   readonly batchSize?: number;
 }
 
-interface Parts {
+/** What a model is made of, apart from the engine that runs it. */
+export interface Parts {
   readonly definition: ModelDefinition;
   /** Float tensors; for a quantized model without the weights of its quantized linears. */
   readonly weights: Weights;
@@ -80,7 +74,8 @@ export class Model {
   /** Things a user should know, such as configuration values that were assumed. */
   readonly warnings: readonly string[];
 
-  private readonly parts: Parts;
+  /** Definition, weights and float Program, for passes and tests that look inside. */
+  readonly parts: Parts;
   private readonly options: RunOptions;
   private readonly session: EngineSession;
 
@@ -134,7 +129,6 @@ export class Model {
     options: { topK?: number; signal?: AbortSignal } = {},
   ): Promise<Prediction[] | Prediction[][]> {
     const { topK = 5, signal } = options;
-    if (!Number.isInteger(topK) || topK < 1) throw rangeError('a positive integer', 'topK', topK);
     const inputs = Array.isArray(input) ? (input as readonly ImageSource[]) : [input as ImageSource];
     if (inputs.length === 0) return [];
     const decoded = await Promise.all(inputs.map((source) => decodeImage(source, this.preprocess)));
@@ -142,7 +136,7 @@ export class Model {
     const data = new Float32Array(decoded.length * size);
     decoded.forEach((d, i) => data.set(d, i * size));
     const logits = await this.forward({ dims: [decoded.length, ...this.inputShape], data }, { signal });
-    const results = decoded.map((_, i) => this.top(logits.data.subarray(i * this.classes, (i + 1) * this.classes), topK));
+    const results = decoded.map((_, i) => topPredictions(logits.data.subarray(i * this.classes, (i + 1) * this.classes), topK, this.labels));
     return Array.isArray(input) ? results : results[0]!;
   }
 
@@ -191,16 +185,6 @@ export class Model {
     const kept = new Map([...weights].filter(([name]) => !layers.has(name.replace(/\.weight$/, ''))));
     const stored = { ...recipe, calibration: { name: calibration.name, images: samples.count } };
     return new Model({ definition, program, weights: kept, layers, recipe: stored }, { ...this.options, precision: undefined });
-  }
-
-  private top(logits: Float32Array, k: number): Prediction[] {
-    const largest = logits.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
-    const exps = Array.from(logits, (v) => Math.exp(v - largest));
-    const total = exps.reduce((a, b) => a + b, 0);
-    return exps
-      .map((e, index) => ({ label: this.labels?.[index] ?? `class ${index}`, index, score: e / total }))
-      .sort((a, b) => b.score - a.score || a.index - b.index)
-      .slice(0, k);
   }
 }
 

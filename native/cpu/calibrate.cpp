@@ -1,4 +1,5 @@
-// Calibration: channel maxima, activation steps and weight steps (golden README D.3, D.4; PTQ4VM, arXiv 2412.20386, §5).
+// Calibration: channel maxima, activation steps and weight steps (golden README D.3, D.4; PTQ4VM, arXiv 2412.20386,
+// §5).
 //
 // Ranges, steps, zero points and residues are the official float32 operations in their order; only the powers 2.4 and
 // their sums differ, by about 1e-6 relative. So a step is bit-equal to the official one unless two candidates score the
@@ -73,7 +74,8 @@ size_t activation_steps_scratch(const ActivationStepsArgs& a) {
 
 // Candidate i of an asymmetric search over values that were multiplied by `power`.
 ScaledQuantizer activation_candidate(float x_min, float x_max, int i, int32_t qmax, float power) {
-  const calibration::Candidate c = calibration::candidate_quantizer(calibration::candidate_range(x_min, x_max, i), qmax);
+  const calibration::Candidate c =
+      calibration::candidate_quantizer(calibration::candidate_range(x_min, x_max, i), qmax);
   return scaled_quantizer(c.step, c.zero, 0.0f, static_cast<float>(qmax), power);
 }
 
@@ -177,8 +179,7 @@ void weight_steps(const WeightStepsArgs& a, Span span, void* scratch) {
   const int32_t qmax = (1 << (a.bits - 1)) - 1;
   const float bound = static_cast<float>(qmax);
   for (int64_t o = span.begin; o < span.end && !stopped(a.cancelled); ++o) {
-    const RowRange range =
-        range_of(gather<multiplied>(a.weight + o * a.in, a.smooth, a.in, values, Extent::none()));
+    const RowRange range = range_of(gather<multiplied>(a.weight + o * a.in, a.smooth, a.in, values, Extent::none()));
     const float absmax = largest_magnitude(range.lo, range.hi);
     int best = 0;
     if (range.finite && a.grid) {

@@ -86,9 +86,9 @@ void multiply(const LinearI8Args& a, const Tile& t, const I8Rows& rows) {
     b.weight = static_cast<const I8Dot::Weight*>(a.weight) + first * b.depth;
     load_columns(a, first, b.count, &columns);
     const int vectors = static_cast<int>(ceil_div(b.count, vf::W));
-    for (b.row = 0; b.row < count; b.row += I8Dot::kRows) {
-      i8_block_rows<I8Dot::kRows>(static_cast<int>(count - b.row < I8Dot::kRows ? count - b.row : I8Dot::kRows), vectors, b);
-    }
+    const I8Kernel whole = i8_kernel(I8Dot::kRows, vectors);
+    for (b.row = 0; b.row + I8Dot::kRows <= count; b.row += I8Dot::kRows) whole(b);
+    if (b.row < count) i8_kernel(count - b.row, vectors)(b);
   }
 }
 

@@ -113,9 +113,7 @@ OpEntry<RopeArgs> rope_entry() { return {rows_of_y<RopeArgs>, no_scratch<RopeArg
 OpEntry<SelectTokensArgs> select_tokens_entry() {
   return {rows_of_y<SelectTokensArgs>, no_scratch<SelectTokensArgs>, select_tokens};
 }
-OpEntry<MeanTokensArgs> mean_tokens_entry() {
-  return {mean_tokens_items, no_scratch<MeanTokensArgs>, mean_tokens};
-}
+OpEntry<MeanTokensArgs> mean_tokens_entry() { return {mean_tokens_items, no_scratch<MeanTokensArgs>, mean_tokens}; }
 
 }  // namespace PTQ4VM_ISA
 }  // namespace cpu

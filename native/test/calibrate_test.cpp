@@ -61,7 +61,8 @@ double weight_score(const std::vector<float>& v, int index, int bits) {
   float absmax = 0;
   for (float x : v) absmax = std::fmax(absmax, std::fabs(x));
   const int qmax = (1 << (bits - 1)) - 1;
-  return score(v, calibration::weight_candidate(absmax, index, qmax), 0, -static_cast<float>(qmax), static_cast<float>(qmax));
+  return score(v, calibration::weight_candidate(absmax, index, qmax), 0, -static_cast<float>(qmax),
+               static_cast<float>(qmax));
 }
 
 // Equal to the reference, or a tie between two candidates.
@@ -83,8 +84,10 @@ void check_search(const Steps& got, const Steps& want, size_t i, const std::stri
 
 Steps run_activation(const OpEntry<ActivationStepsArgs>& entry, const Sample& s, int bits, int grid, bool backwards) {
   Steps r(static_cast<size_t>(s.x.rows));
-  run_items(entry, ActivationStepsArgs{s.x, s.divisor, bits, grid, r.scale.data(), r.zero.data(), r.grid_index.data(), nullptr},
-            backwards);
+  run_items(
+      entry,
+      ActivationStepsArgs{s.x, s.divisor, bits, grid, r.scale.data(), r.zero.data(), r.grid_index.data(), nullptr},
+      backwards);
   return r;
 }
 
@@ -129,7 +132,8 @@ void check_sample(Sample& s, int bits, const std::string& name) {
     flat.fill([&](int, int, int k) { return all[static_cast<size_t>(k)]; });
     const Steps full = run_activation(reference.activation_steps, flat, bits, grid, false);
     const Steps tensor = run_tensor(own_table(), s, bits, grid, false);
-    check(run_tensor(own_table(), s, bits, grid, true).equals(tensor, 0), what + " tensor: depends on the order of items");
+    check(run_tensor(own_table(), s, bits, grid, true).equals(tensor, 0),
+          what + " tensor: depends on the order of items");
     const auto tensor_score = [&](int index) { return activation_score(all, index, bits); };
     check_search(tensor, full, 0, what + " tensor", tensor_score);
     check_search(run_tensor(reference, s, bits, grid, false), full, 0, what + " tensor, reference", tensor_score);
@@ -143,20 +147,25 @@ void check_sample(Sample& s, int bits, const std::string& name) {
 }
 
 void check_activations() {
-  const int shapes[][3] = {{1, 1, 1}, {1, 3, 7}, {2, 5, 16}, {3, 4, 131}, {1, 2, 512}, {5, 3, 200}, {16, 2, 521}, {40, 2, 613}};
+  const int shapes[][3] = {{1, 1, 1},   {1, 3, 7},   {2, 5, 16},   {3, 4, 131},
+                           {1, 2, 512}, {5, 3, 200}, {16, 2, 521}, {40, 2, 613}};
   int n = 0;
   for (const auto& shape : shapes) {
     for (int bits : {8, 6, 4}) {
       Sample s(shape[0], shape[1], shape[2]);
-      const std::string name = "activations " + std::to_string(shape[0]) + "x" + std::to_string(shape[1]) + "x" +
-                               std::to_string(shape[2]);
+      const std::string name =
+          "activations " + std::to_string(shape[0]) + "x" + std::to_string(shape[1]) + "x" + std::to_string(shape[2]);
       if (++n % 2) s.add_smooth();
       s.fill([](int, int, int) { return normal(); });
       check_sample(s, bits, name + " normal");
-      s.fill([](int, int r, int k) { return normal() * std::exp(0.8 * (k % 11) - 3) + r; });  // channels of unlike width
+      s.fill(
+          [](int, int r, int k) { return normal() * std::exp(0.8 * (k % 11) - 3) + r; });  // channels of unlike width
       for (int i = 0; i < 3; ++i) s.at(pick(0, shape[0] - 1), pick(0, shape[1] - 1), pick(0, shape[2] - 1)) *= 60.0f;
       check_sample(s, bits, name + " outliers");
-      s.fill([](int, int, int) { const double v = normal(); return v / (1 + std::exp(-v)); });
+      s.fill([](int, int, int) {
+        const double v = normal();
+        return v / (1 + std::exp(-v));
+      });
       check_sample(s, bits, name + " SiLU");
     }
   }
@@ -218,10 +227,12 @@ void check_weights() {
           run_items(isa::weight_steps_entry(), args(got), false);
           run_items(isa::weight_steps_entry(), args(again), true);
           for (size_t o = 0; o < static_cast<size_t>(out); ++o) {
-            const std::string what = "weights " + std::to_string(out) + "x" + std::to_string(in) + " bits " + std::to_string(bits);
+            const std::string what =
+                "weights " + std::to_string(out) + "x" + std::to_string(in) + " bits " + std::to_string(bits);
             check(again.equals(got, o), what + ": depends on the order of items");
             check_search(got, want, o, what, [&](int index) {
-              std::vector<float> row(w.begin() + static_cast<int64_t>(o) * in, w.begin() + (static_cast<int64_t>(o) + 1) * in);
+              std::vector<float> row(w.begin() + static_cast<int64_t>(o) * in,
+                                     w.begin() + (static_cast<int64_t>(o) + 1) * in);
               for (int k = 0; m && k < in; ++k) row[static_cast<size_t>(k)] *= m[k];
               return weight_score(row, index, bits);
             });
@@ -238,11 +249,12 @@ void check_cancellation() {
   s.fill([](int, int, int) { return normal(); });
   Steps r(6);
   run_items(isa::activation_steps_entry(),
-            ActivationStepsArgs{s.x, nullptr, 8, 1, r.scale.data(), r.zero.data(), r.grid_index.data(), &cancelled}, false);
+            ActivationStepsArgs{s.x, nullptr, 8, 1, r.scale.data(), r.zero.data(), r.grid_index.data(), &cancelled},
+            false);
   check(r.equals(Steps(6), 0) && r.equals(Steps(6), 5), "cancelled activation_steps still wrote");
   std::vector<double> workspace(calibration::tensor_steps_workspace(s.x) / sizeof(double) + 1);
-  check(!calibration::tensor_steps(own_table(), s.x, nullptr, 8, 1, workspace.data(), &cancelled, r.scale.data(), r.zero.data(),
-                                   r.grid_index.data(),
+  check(!calibration::tensor_steps(own_table(), s.x, nullptr, 8, 1, workspace.data(), &cancelled, r.scale.data(),
+                                   r.zero.data(), r.grid_index.data(),
                                    [&](const auto& entry, const auto& args) { run_items(entry, args, false); }),
         "cancelled tensor_steps claims success");
 }
@@ -307,13 +319,14 @@ void speed() {
         Steps r(2);
         const double t = seconds([&] { r = run_activation(isa::activation_steps_entry(), s, bits, 1, false); }) / 2;
         const double values = 256.0 * channels;
-        std::printf("  bits %d, %4d channels, %s: %.2f ms a row, %.2f ns a value = %.1f candidates' worth, index %d\n", bits,
-                    channels, heavy ? "unlike channels" : "normal", t * 1e3, t * 1e9 / values,
+        std::printf("  bits %d, %4d channels, %s: %.2f ms a row, %.2f ns a value = %.1f candidates' worth, index %d\n",
+                    bits, channels, heavy ? "unlike channels" : "normal", t * 1e3, t * 1e9 / values,
                     t * 1e9 / values / (one * 1e9 / (20000.0 * isa::kScoreBlock)), r.grid_index[0]);
         if (heavy) total += t * 197 * (channels == 768 ? 1 : channels == 1536 ? 3 : 2);
       }
     }
-    std::printf("  bits %d: Vim-base, 256 images: %.1f s a block, %.0f s for 24 blocks on one core\n", bits, total, 24 * total);
+    std::printf("  bits %d: Vim-base, 256 images: %.1f s a block, %.0f s for 24 blocks on one core\n", bits, total,
+                24 * total);
   }
   if (sink < 0) std::printf("%g\n", sink);
 }
@@ -334,6 +347,7 @@ int main(int argc, char** argv) {
   check_extremes();
   check_weights();
   check_cancellation();
-  std::printf("  %" PRId64 " searches and ranges, %" PRId64 " near ties, %d failures\n", rows_searched, near_ties, failures);
+  std::printf("  %" PRId64 " searches and ranges, %" PRId64 " near ties, %d failures\n", rows_searched, near_ties,
+              failures);
   return failures ? 1 : 0;
 }

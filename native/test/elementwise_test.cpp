@@ -65,14 +65,15 @@ double norm_case(int channels, int rows, bool layer_norm) {
   const bool in_place = residuals == 3 && coin();
   const double center = layer_norm ? 30 * normal() : 0;
   char shape[100];
-  snprintf(shape, sizeof shape, "%s images %d rows %d channels %d residuals %d%s", layer_norm ? "LayerNorm" : "RMSNorm", images, rows,
-           channels, residuals, in_place ? " in place" : "");
+  snprintf(shape, sizeof shape, "%s images %d rows %d channels %d residuals %d%s", layer_norm ? "LayerNorm" : "RMSNorm",
+           images, rows, channels, residuals, in_place ? " in place" : "");
   Tensor<float> x, residual, residual_out, y;
   for (Tensor<float>* t : {&x, &residual, &residual_out, &y}) t->shape(images, rows, channels);
   x.set([&] { return center + 2 * normal(); });
   residual.set(normal);
   const std::vector<float> weight = numbers(channels, normal), bias = numbers(channels, normal);
-  AddNormArgs args = {x.read(), {}, {}, {}, {}, weight.data(), coin() ? bias.data() : nullptr, 1e-5f, layer_norm ? 1 : 0};
+  AddNormArgs args = {x.read(),          {}, {}, {}, {}, weight.data(), coin() ? bias.data() : nullptr, 1e-5f,
+                      layer_norm ? 1 : 0};
   if (residuals & 1) args.residual = residual.read();
   if ((residuals & 2) && !in_place) args.residual_out = residual_out.view;
   residual_out.fill(guard<float>());
@@ -85,7 +86,8 @@ double norm_case(int channels, int rows, bool layer_norm) {
     for (int row = 0; row < rows; ++row) {
       double mean = 0, square = 0;
       for (int k = 0; k < channels; ++k) {
-        const float sum = args.residual.empty() ? x.view.row(image, row)[k] : x.view.row(image, row)[k] + residual.view.row(image, row)[k];
+        const float sum = args.residual.empty() ? x.view.row(image, row)[k]
+                                                : x.view.row(image, row)[k] + residual.view.row(image, row)[k];
         sums.push_back(sum);
         s[k] = sum;
         mean += s[k] / channels;
@@ -96,7 +98,8 @@ double norm_case(int channels, int rows, bool layer_norm) {
       for (int k = 0; k < channels; ++k, ++i) {
         e.value[i] = (s[k] - mean) * rscale * weight[k] + (args.bias ? bias[k] : 0);
         // The mean is off by its own rounding, which a small variance magnifies.
-        e.magnitude[i] = (std::fabs(s[k]) + std::fabs(mean)) * rscale * std::fabs(weight[k]) + (args.bias ? std::fabs(bias[k]) : 0);
+        e.magnitude[i] =
+            (std::fabs(s[k]) + std::fabs(mean)) * rscale * std::fabs(weight[k]) + (args.bias ? std::fabs(bias[k]) : 0);
       }
     }
   }
@@ -117,7 +120,8 @@ double norm_case(int channels, int rows, bool layer_norm) {
     i = 0;
     for (int image = 0; image < images; ++image) {
       for (int row = 0; row < rows; ++row) {
-        if (memcmp(kept.view.row(image, row), &sums[i], sizeof(float) * channels) != 0) fail("add_norm", shape, "residual differs");
+        if (memcmp(kept.view.row(image, row), &sums[i], sizeof(float) * channels) != 0)
+          fail("add_norm", shape, "residual differs");
         i += channels;
       }
     }
@@ -152,7 +156,9 @@ void quantize_case(int channels, int rows) {
   if (!z.q.guards_intact()) fail("quantize", shape, "wrote outside its output");
   compare_codes("quantize", shape, x, z, Expected(images, rows, channels));
 
-  FakeQuantizeArgs fake = {x.read(), y.view, z.smooth.empty() ? nullptr : z.smooth.data(), z.act.data(), z.zero.data(), z.out.per_token, z.out.qmax};
+  FakeQuantizeArgs fake = {x.read(),     y.view,        z.smooth.empty() ? nullptr : z.smooth.data(),
+                           z.act.data(), z.zero.data(), z.out.per_token,
+                           z.out.qmax};
   y.fill(guard<float>());
   run_both_ways<FakeQuantizeArgs>(isa::fake_quantize_entry(), fake, [&] { y.fill(guard<float>()); });
   if (!y.guards_intact()) fail("fake_quantize", shape, "wrote outside its output");
@@ -160,8 +166,9 @@ void quantize_case(int channels, int rows) {
     for (int row = 0; row < rows; ++row) {
       const int token = fake.per_token ? row : 0;
       for (int k = 0; k < channels; ++k) {
-        const float wanted = arith::fake_quantize(x.view.row(image, row)[k], fake.smooth ? fake.smooth[k] : 1, z.act[token],
-                                                  static_cast<float>(z.zero[token]), static_cast<float>(fake.qmax));
+        const float wanted =
+            arith::fake_quantize(x.view.row(image, row)[k], fake.smooth ? fake.smooth[k] : 1, z.act[token],
+                                 static_cast<float>(z.zero[token]), static_cast<float>(fake.qmax));
         if (memcmp(&wanted, &y.view.row(image, row)[k], sizeof wanted) != 0) {
           fail("fake_quantize", shape, "not bit-equal to arith::fake_quantize");
           return;

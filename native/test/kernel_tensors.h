@@ -53,10 +53,10 @@ struct Tensor {
     const int from = pick(0, 3), slack = pick(0, 9);
     const int64_t row = round_up(from + channels + slack, sizeof(T) == 1 ? kCodeRowAlignment : 1);
     const int64_t image = row * (rows + pick(0, 1));
-    count = static_cast<size_t>(image * images) + 64;
+    count = static_cast<size_t>(row + image * images) + 64;  // a row of guard before row 0, too
     bytes.assign(count * sizeof(T) + 64, 0);
     memory = reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(bytes.data()) + 63) / 64 * 64);
-    view = {memory + from, image, row, images, rows, channels};
+    view = {memory + row + from, image, row, images, rows, channels};
   }
   void fill(T value) {
     for (size_t i = 0; i < count; ++i) memory[i] = value;
@@ -117,7 +117,8 @@ inline void fail(const char* what, const char* shape, const char* why) {
   if (failures <= 30) printf("FAIL %s, %s: %s\n", what, shape, why);
 }
 
-// Runs the items one by one in random order, calls `between`, then runs all at once. False where the op wrote beyond its scratch.
+// Runs the items one by one in random order, calls `between`, then runs all at once. False where the op wrote beyond
+// its scratch.
 template <class Args>
 bool run_both_ways(const OpEntry<Args>& op, const Args& args, const std::function<void()>& between) {
   const int64_t items = op.items(args);
@@ -185,15 +186,17 @@ inline double compare(const char* what, const char* shape, const Tensor<float>& 
 }
 
 // Codes are those of the float output; rows that are not written keep their guard.
-inline void compare_codes(const char* what, const char* shape, const Tensor<float>& y, const Quantizer& z, const Expected& e) {
+inline void compare_codes(const char* what, const char* shape, const Tensor<float>& y, const Quantizer& z,
+                          const Expected& e) {
   size_t i = 0;
   for (int image = 0; image < y.view.images; ++image) {
     for (int row = 0; row < y.view.rows; ++row) {
       for (int k = 0; k < y.view.channels; ++k, ++i) {
         const int token = z.out.per_token ? row : 0;
-        const int wanted = e.written[i] ? arith::quantize_code(y.view.row(image, row)[k], z.smooth.empty() ? 1 : z.smooth[k],
-                                                               z.act[token], z.zero[token], z.out.qmax)
-                                        : guard<uint8_t>();
+        const int wanted = e.written[i]
+                               ? arith::quantize_code(y.view.row(image, row)[k], z.smooth.empty() ? 1 : z.smooth[k],
+                                                      z.act[token], z.zero[token], z.out.qmax)
+                               : guard<uint8_t>();
         if (z.q.view.row(image, row)[k] != wanted) {
           fail(what, shape, "codes are not those of the float output");
           return;
@@ -205,7 +208,8 @@ inline void compare_codes(const char* what, const char* shape, const Tensor<floa
 
 // Runs the op into y and codes, both ways, then into each alone; `args` has members y and out.
 template <class Args>
-void run_outputs(const char* what, const char* shape, const OpEntry<Args>& op, Args args, Tensor<float>& y, Quantizer& z) {
+void run_outputs(const char* what, const char* shape, const OpEntry<Args>& op, Args args, Tensor<float>& y,
+                 Quantizer& z) {
   const auto clear = [&] {
     y.fill(guard<float>());
     z.q.fill(guard<uint8_t>());
@@ -223,7 +227,8 @@ void run_outputs(const char* what, const char* shape, const OpEntry<Args>& op, A
   if (!inside) fail(what, shape, "wrote beyond its scratch memory");
   const std::vector<float> both_y = y.all();
   const std::vector<uint8_t> both_q = z.q.all();
-  if (memcmp(first_y.data(), both_y.data(), both_y.size() * 4) != 0 || first_q != both_q) fail(what, shape, "items depend on their grouping");
+  if (memcmp(first_y.data(), both_y.data(), both_y.size() * 4) != 0 || first_q != both_q)
+    fail(what, shape, "items depend on their grouping");
   if (!y.guards_intact() || !z.q.guards_intact()) fail(what, shape, "wrote outside its output");
 
   clear();
@@ -234,7 +239,8 @@ void run_outputs(const char* what, const char* shape, const OpEntry<Args>& op, A
   args.y = y.view;
   args.out = {};
   run_both_ways<Args>(op, args, [] {});
-  if (memcmp(y.memory, both_y.data(), both_y.size() * 4) != 0) fail(what, shape, "y depends on whether codes are wanted");
+  if (memcmp(y.memory, both_y.data(), both_y.size() * 4) != 0)
+    fail(what, shape, "y depends on whether codes are wanted");
   args.out = z.out;
   clear();
   run_both_ways<Args>(op, args, [] {});  // leaves both for the comparisons

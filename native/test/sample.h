@@ -21,21 +21,21 @@ using namespace ptq4vm;
 std::mt19937_64 rng;
 int failures = 0;
 
-double uniform(double lo, double hi) { return std::uniform_real_distribution<double>(lo, hi)(rng); }
-double normal() { return std::normal_distribution<double>()(rng); }
-int pick(int lo, int hi) { return std::uniform_int_distribution<int>(lo, hi)(rng); }
+inline double uniform(double lo, double hi) { return std::uniform_real_distribution<double>(lo, hi)(rng); }
+inline double normal() { return std::normal_distribution<double>()(rng); }
+inline int pick(int lo, int hi) { return std::uniform_int_distribution<int>(lo, hi)(rng); }
 
-void check(bool good, const std::string& what) {
+inline void check(bool good, const std::string& what) {
   if (good) return;
   if (++failures <= 20) std::printf("FAIL %s\n", what.c_str());
 }
 
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
 
 // As same_bits, any NaN equal to any other.
-bool same_values(const std::vector<float>& a, const std::vector<float>& b) {
+inline bool same_values(const std::vector<float>& a, const std::vector<float>& b) {
   for (size_t i = 0; i < a.size(); ++i) {
     if (!(a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i])))) return false;
   }
@@ -90,7 +90,7 @@ struct Sample {
   }
 };
 
-std::vector<float> random_floats(size_t n) {
+inline std::vector<float> random_floats(size_t n) {
   std::vector<float> v(n);
   for (float& x : v) x = static_cast<float>(normal());
   return v;

@@ -62,8 +62,8 @@ void scan_reference(const ScanDirection& s, int d_state, Expected& e) {
 double scan_case(int channels, int rows, int d_state, int directions) {
   const int images = pick(1, 2), spread = pick(0, 4);
   char shape[120];
-  snprintf(shape, sizeof shape, "images %d rows %d channels %d d_state %d directions %d delta %d", images, rows, channels, d_state,
-           directions, spread);
+  snprintf(shape, sizeof shape, "images %d rows %d channels %d d_state %d directions %d delta %d", images, rows,
+           channels, d_state, directions, spread);
   std::vector<DirectionData> data(directions);
   SelectiveScanArgs args = {};
   args.direction_count = directions;
@@ -81,11 +81,16 @@ double scan_case(int channels, int rows, int d_state, int directions) {
     d.c.set(normal);
     d.delta.set([&]() -> double {
       switch (spread) {
-        case 0: return -3 + 1.5 * normal();  // as in trained models
-        case 1: return -12 + 3 * normal();   // states hardly decay
-        case 2: return 10 * normal();        // anything
-        case 3: return coin() ? 1e4 : -80;   // forgets everything, or ignores the input
-        default: return coin() ? -200 : 15 * normal();
+        case 0:
+          return -3 + 1.5 * normal();  // as in trained models
+        case 1:
+          return -12 + 3 * normal();  // states hardly decay
+        case 2:
+          return 10 * normal();  // anything
+        case 3:
+          return coin() ? 1e4 : -80;  // forgets everything, or ignores the input
+        default:
+          return coin() ? -200 : 15 * normal();
       }
     });
     d.a = numbers(size_t(d_state) * channels, [] { return -std::exp(uniform(-3, 3.5)); });

@@ -91,24 +91,35 @@ void probe(const char* name, F f, G exact, double bound, const Range* ranges, in
 // Limits are those that math.h states.
 void accuracy() {
   const Range exponent[] = {{1e-30f, 88.7f}, {-1e-30f, -86.9f}};
-  probe("exp", [](vf x) { return isa::exp(x); }, [](double x) { return std::exp(x); }, 2e-7, exponent, 2);
+  probe(
+      "exp", [](vf x) { return isa::exp(x); }, [](double x) { return std::exp(x); }, 2e-7, exponent, 2);
   const Range power[] = {{1e-30f, 127.9f}, {-1e-30f, -125.0f}};
-  probe("exp2", [](vf x) { return isa::exp2(x); }, [](double x) { return std::exp2(x); }, 2e-7, power, 2);
-  probe("exp2_decay", [](vf x) { return exp2_decay(x, set1(0.5f)); }, [](double x) { return std::exp2(0.5 * x); }, 2.5e-7,
-        power + 1, 1);
+  probe(
+      "exp2", [](vf x) { return isa::exp2(x); }, [](double x) { return std::exp2(x); }, 2e-7, power, 2);
+  probe(
+      "exp2_decay", [](vf x) { return exp2_decay(x, set1(0.5f)); }, [](double x) { return std::exp2(0.5 * x); }, 2.5e-7,
+      power + 1, 1);
   const Range near_one[] = {{-1e-30f, -0.03f}};
-  probe("  near 0", [](vf x) { return exp2_decay(x, set1(1.0f)); }, [](double x) { return std::exp2(x); }, 1e-7, near_one, 1);
+  probe(
+      "  near 0", [](vf x) { return exp2_decay(x, set1(1.0f)); }, [](double x) { return std::exp2(x); }, 1e-7, near_one,
+      1);
   const Range positive[] = {{1.2e-38f, 3.4e38f}, {0.5f, 2.0f}};
-  probe("log", [](vf x) { return isa::log(x); }, [](double x) { return std::log(x); }, 2e-7, positive, 2);
-  probe("log2", [](vf x) { return isa::log2(x); }, [](double x) { return std::log2(x); }, 3e-7, positive, 2);
+  probe(
+      "log", [](vf x) { return isa::log(x); }, [](double x) { return std::log(x); }, 2e-7, positive, 2);
+  probe(
+      "log2", [](vf x) { return isa::log2(x); }, [](double x) { return std::log2(x); }, 3e-7, positive, 2);
   const Range plus[] = {{1e-30f, 1e30f}, {1.0f, 25.0f}, {-1e-30f, -86.9f}, {-1.0f, -25.0f}};
-  probe("softplus", [](vf x) { return softplus(x); }, [](double x) { return x > 20 ? x : std::log1p(std::exp(x)); }, 3e-7, plus,
-        4);
+  probe(
+      "softplus", [](vf x) { return softplus(x); }, [](double x) { return x > 20 ? x : std::log1p(std::exp(x)); }, 3e-7,
+      plus, 4);
   const Range gate[] = {{1e-30f, 1e30f}, {-1e-30f, -86.0f}, {-1.0f, -25.0f}};
-  probe("sigmoid", [](vf x) { return sigmoid(x); }, [](double x) { return 1 / (1 + std::exp(-x)); }, 3e-7, gate, 3);
-  probe("silu", [](vf x) { return silu(x); }, [](double x) { return x / (1 + std::exp(-x)); }, 3e-7, gate, 3);
+  probe(
+      "sigmoid", [](vf x) { return sigmoid(x); }, [](double x) { return 1 / (1 + std::exp(-x)); }, 3e-7, gate, 3);
+  probe(
+      "silu", [](vf x) { return silu(x); }, [](double x) { return x / (1 + std::exp(-x)); }, 3e-7, gate, 3);
   const Range distance[] = {{1.2e-38f, 3.4e38f}, {1e-3f, 10.0f}, {-1e-3f, -10.0f}};
-  probe("pow04", [](vf x) { return pow04(x); }, [](double x) { return std::pow(std::fabs(x), 0.4); }, 3e-7, distance, 3);
+  probe(
+      "pow04", [](vf x) { return pow04(x); }, [](double x) { return std::pow(std::fabs(x), 0.4); }, 3e-7, distance, 3);
 }
 
 void special_values() {
@@ -145,7 +156,8 @@ void special_values() {
   };
   for (const auto& e : exactly) check(e.got == e.wanted, e.name, e.got, e.wanted);
 
-  vf (*const functions[])(vf) = {isa::exp, isa::log, isa::log2, isa::exp2, softplus, sigmoid, silu, pow04, isa::rint, isa::abs};
+  vf (*const functions[])(vf) = {isa::exp, isa::log, isa::log2, isa::exp2, softplus,
+                                 sigmoid,  silu,     pow04,     isa::rint, isa::abs};
   for (auto f : functions) check(std::isnan(lane(f, NAN)), "NaN", lane(f, NAN), NAN);
   check(std::isnan(lane(isa::log, -1.0f)), "log(-1)", lane(isa::log, -1.0f), NAN);
   check(std::isnan(lane([](vf x) { return exp2_decay(x, set1(-1.0f)); }, NAN)), "decay(NaN)", 0, NAN);
@@ -184,7 +196,8 @@ void partial_rows() {
 // Words against plain C, on random numbers and on the awkward ones.
 void words() {
   std::mt19937 rng(7);
-  const float awkward[] = {0.0f, -0.0f, 0.5f, -0.5f, 1.5f, 2.5f, -2.5f, 8388607.5f, 8388609.0f, -8388607.5f, 4194304.5f, 1e30f, -1e-30f};
+  const float awkward[] = {0.0f,       -0.0f,      0.5f,        -0.5f,      1.5f,  2.5f,   -2.5f,
+                           8388607.5f, 8388609.0f, -8388607.5f, 4194304.5f, 1e30f, -1e-30f};
   constexpr int kAwkward = sizeof awkward / sizeof awkward[0];
   for (int round = 0; round < 2000; ++round) {
     float a[W], b[W], c[W], got[W];
@@ -198,13 +211,16 @@ void words() {
     store(got, isa::rint(va));
     for (int i = 0; i < W; ++i) check(std::isnan(a[i]) || same_bits(got[i], rintf(a[i])), "rint", got[i], rintf(a[i]));
     store(got, isa::min(va, vb));
-    for (int i = 0; i < W; ++i) check(same_bits(got[i], a[i] < b[i] ? a[i] : b[i]) || got[i] == b[i], "min", got[i], b[i]);
+    for (int i = 0; i < W; ++i)
+      check(same_bits(got[i], a[i] < b[i] ? a[i] : b[i]) || got[i] == b[i], "min", got[i], b[i]);
     store(got, isa::max(va, vb));
-    for (int i = 0; i < W; ++i) check(same_bits(got[i], a[i] > b[i] ? a[i] : b[i]) || got[i] == b[i], "max", got[i], b[i]);
+    for (int i = 0; i < W; ++i)
+      check(same_bits(got[i], a[i] > b[i] ? a[i] : b[i]) || got[i] == b[i], "max", got[i], b[i]);
     store(got, clamp(va, set1(-100.0f), set1(100.0f)));
     for (int i = 0; i < W; ++i) check(got[i] == arith::clampf(a[i], -100, 100), "clamp", got[i], a[i]);
     store(got, select_gt(va, vb, vc, va));
-    for (int i = 0; i < W; ++i) check(std::isnan(got[i]) || got[i] == (a[i] > b[i] ? c[i] : a[i]), "select_gt", got[i], c[i]);
+    for (int i = 0; i < W; ++i)
+      check(std::isnan(got[i]) || got[i] == (a[i] > b[i] ? c[i] : a[i]), "select_gt", got[i], c[i]);
     store(got, isa::sqrt(isa::abs(vc)));
     for (int i = 0; i < W; ++i) check(got[i] == sqrtf(fabsf(c[i])), "sqrt(abs)", got[i], c[i]);
     int32_t n[W], halves[W];

@@ -18,7 +18,8 @@ namespace {
 
 void check_tokens(int images, int rows, int channels) {
   const OpTable& reference = *cpu::table_reference();
-  const std::string what = "tokens " + std::to_string(images) + "x" + std::to_string(rows) + "x" + std::to_string(channels);
+  const std::string what =
+      "tokens " + std::to_string(images) + "x" + std::to_string(rows) + "x" + std::to_string(channels);
   Sample s(images, rows, channels);
   s.fill([](int, int, int) { return normal(); });
   const int out_rows = rows + 2;
@@ -48,7 +49,8 @@ void check_tokens(int images, int rows, int channels) {
             AssembleTokensArgs{s.x, y_view(out_rows), source.data(), cls.data(), p}, 0, "assemble");
   }
   for (int32_t& i : source) i = pick(0, rows - 1);
-  compare(isa::select_tokens_entry(), reference.select_tokens, SelectTokensArgs{s.x, y_view(out_rows), source.data()}, 0, "select");
+  compare(isa::select_tokens_entry(), reference.select_tokens, SelectTokensArgs{s.x, y_view(out_rows), source.data()},
+          0, "select");
   compare(isa::mean_tokens_entry(), reference.mean_tokens, MeanTokensArgs{s.x, y_view(1)}, 3e-6, "mean");
 
   if (channels % 2) return;
@@ -66,7 +68,8 @@ void check_tokens(int images, int rows, int channels) {
     for (int i = 0; i < images; ++i) {
       for (int r = 0; r < rows; ++r) {
         const float* want = apart.data() + (static_cast<int64_t>(i) * rows + r) * channels;
-        check(std::memcmp(args.y.row(i, r), want, static_cast<size_t>(channels) * sizeof(float)) == 0, what + " rope in place");
+        check(std::memcmp(args.y.row(i, r), want, static_cast<size_t>(channels) * sizeof(float)) == 0,
+              what + " rope in place");
       }
     }
   }

@@ -20,7 +20,9 @@ struct RowRange {
   bool finite;
 };
 
-static inline RowRange range_of(const Extent& e) { return {reduce_min(e.lo), reduce_max(e.hi), reduce_add(e.bad) == 0.0f}; }
+static inline RowRange range_of(const Extent& e) {
+  return {reduce_min(e.lo), reduce_max(e.hi), reduce_add(e.bad) == 0.0f};
+}
 
 static inline Extent extend(const Extent& e, vf v) { return {min(v, e.lo), max(v, e.hi), fma(v, zero(), e.bad)}; }
 

@@ -53,7 +53,8 @@ static inline vf quotient(vf x, vf step, vf rstep) {
   (void)rstep;
   return x / step;
 #else
-  // One correction of x·(1/step) by its exact remainder (P. Markstein, IBM J. Res. Dev. 34, 1990): cheaper than dividing.
+  // One correction of x·(1/step) by its exact remainder (P. Markstein, IBM J. Res. Dev. 34, 1990): cheaper than
+  // dividing.
   const vf q = x * rstep;
   return fma(fnma(q, step, x), rstep, q);
 #endif

@@ -141,20 +141,27 @@ static void f32_block(const F32Block& b) {
   }
 }
 
-template <int MR>
-static inline void f32_block_rows(int rows, int vectors, const F32Block& b) {
+using F32Kernel = void (*)(const F32Block&);
+
+// The tile of that many rows (1…kRows) and vectors (1…kVectors). A pointer, not a call: inlined into one function, the tiles
+// would compete for registers with each other's constants.
+template <int MR = F32Shape::kRows>
+static inline F32Kernel f32_kernel(int64_t rows, int vectors) {
   if constexpr (MR > 1) {
-    if (rows < MR) return f32_block_rows<MR - 1>(rows, vectors, b);
+    if (rows < MR) return f32_kernel<MR - 1>(rows, vectors);
   }
-  if (vectors == F32Shape::kVectors) return f32_block<MR, F32Shape::kVectors>(b);
   if constexpr (F32Shape::kVectors > 3) {
-    if (vectors == 3) return f32_block<MR, 3>(b);
+    if (vectors == 4) return f32_block<MR, 4>;
   }
   if constexpr (F32Shape::kVectors > 2) {
-    if (vectors == 2) return f32_block<MR, 2>(b);
+    if (vectors == 3) return f32_block<MR, 3>;
   }
-  if constexpr (F32Shape::kVectors > 1) return f32_block<MR, 1>(b);
+  if constexpr (F32Shape::kVectors > 1) {
+    if (vectors == 2) return f32_block<MR, 2>;
+  }
+  return f32_block<MR, 1>;
 }
+static_assert(F32Shape::kVectors <= 4, "f32_kernel lists the widths");
 
 // Computes a tile of the plan. rows: those of its chunk; out, in: N and K; weight, bias: the op's.
 static inline void f32_tile(const Tile& t, const F32Rows& rows, int32_t out, int32_t in, const float* weight, const float* bias) {
@@ -168,6 +175,7 @@ static inline void f32_tile(const Tile& t, const F32Rows& rows, int32_t out, int
     b.column = static_cast<int64_t>(panel) * NR;
     b.columns = out - b.column < NR ? static_cast<int32_t>(out - b.column) : NR;
     const int vectors = static_cast<int>(ceil_div(b.columns, vf::W));
+    const F32Kernel whole = f32_kernel(MR, vectors);
     for (int64_t k = 0; k < in; k += depth_block) {
       b.weight = weight + b.column * in + k * vectors * vf::W;
       b.depth_begin = k;
@@ -177,7 +185,7 @@ static inline void f32_tile(const Tile& t, const F32Rows& rows, int32_t out, int
       for (int64_t m = 0; m < count; m += MR) {
         b.x = rows.x + m;
         b.y = rows.y + m;
-        f32_block_rows<MR>(static_cast<int>(count - m < MR ? count - m : MR), vectors, b);
+        (m + MR <= count ? whole : f32_kernel(count - m, vectors))(b);
       }
     }
   }

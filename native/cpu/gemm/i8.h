@@ -89,20 +89,27 @@ static void i8_block(const I8Block& b) {
   }
 }
 
-template <int MR>
-static inline void i8_block_rows(int rows, int vectors, const I8Block& b) {
+using I8Kernel = void (*)(const I8Block&);
+
+// The tile of that many rows (1…kRows) and vectors (1…kVectors). A pointer, not a call: inlined into one function, the tiles
+// would compete for registers with each other's constants.
+template <int MR = I8Dot::kRows>
+static inline I8Kernel i8_kernel(int64_t rows, int vectors) {
   if constexpr (MR > 1) {
-    if (rows < MR) return i8_block_rows<MR - 1>(rows, vectors, b);
+    if (rows < MR) return i8_kernel<MR - 1>(rows, vectors);
   }
-  if (vectors == I8Dot::kVectors) return i8_block<MR, I8Dot::kVectors>(b);
   if constexpr (I8Dot::kVectors > 3) {
-    if (vectors == 3) return i8_block<MR, 3>(b);
+    if (vectors == 4) return i8_block<MR, 4>;
   }
   if constexpr (I8Dot::kVectors > 2) {
-    if (vectors == 2) return i8_block<MR, 2>(b);
+    if (vectors == 3) return i8_block<MR, 3>;
   }
-  if constexpr (I8Dot::kVectors > 1) return i8_block<MR, 1>(b);
+  if constexpr (I8Dot::kVectors > 1) {
+    if (vectors == 2) return i8_block<MR, 2>;
+  }
+  return i8_block<MR, 1>;
 }
+static_assert(I8Dot::kVectors <= 4, "i8_kernel lists the widths");
 
 }  // namespace PTQ4VM_ISA
 }  // namespace cpu

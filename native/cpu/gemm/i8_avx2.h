@@ -52,7 +52,8 @@ struct I8Dot {
 #pragma GCC unroll 16
       for (int j = 0; j < NV; ++j) sum[i][j] = (Sum)_mm256_load_si256(reinterpret_cast<const __m256i*>(first + j * 8));
     }
-    for (int64_t k = 0; k < depth; k += 2, w += NV * 16) {
+    int64_t k = 0;
+    do {
       __m256i wk[NV];
 #pragma GCC unroll 16
       for (int j = 0; j < NV; ++j) {
@@ -66,7 +67,9 @@ struct I8Dot {
 #pragma GCC unroll 16
         for (int j = 0; j < NV; ++j) sum[i][j] = (Sum)_mm256_add_epi32((__m256i)sum[i][j], _mm256_madd_epi16(xk, wk[j]));
       }
-    }
+      k += 2;
+      w += NV * 16;
+    } while (k < depth);
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {
 #pragma GCC unroll 16

@@ -41,6 +41,9 @@ struct I8Dot {
 
   template <int kLane, int MR, int NV>
   static inline void step(int32x4_t (&sum)[MR][NV], const Codes (&x)[MR], const int8_t* w) {
+#if defined(__GNUC__)
+    __asm__ volatile("" ::: "memory");  // else the compiler loads the weights of all four steps at once, and spills sums
+#endif
     int8x16_t wk[NV];
 #pragma GCC unroll 16
     for (int j = 0; j < NV; ++j) wk[j] = vld1q_s8(w + (kLane * NV + j) * 16);
@@ -59,7 +62,8 @@ struct I8Dot {
 #pragma GCC unroll 16
       for (int j = 0; j < NV; ++j) sum[i][j] = vld1q_s32(first + j * 4);
     }
-    for (int64_t k = 0; k < depth; k += 16, w += NV * 64) {
+    int64_t k = 0;
+    do {
       Codes x[MR];
 #pragma GCC unroll 16
       for (int i = 0; i < MR; ++i) x[i] = load_codes(rows[i] + k);
@@ -67,7 +71,9 @@ struct I8Dot {
       step<1>(sum, x, w);
       step<2>(sum, x, w);
       step<3>(sum, x, w);
-    }
+      k += 16;
+      w += NV * 64;
+    } while (k < depth);
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {
 #pragma GCC unroll 16

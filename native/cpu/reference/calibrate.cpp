@@ -1,5 +1,6 @@
-// Reference: calibration (golden README D.3, D.4 = ptq4vm/quantizer.py of the official code). Ranges, steps and zero points
-// are float32 in the official order of operations; scores are summed in double. Every candidate is scored in full.
+// Reference: calibration (golden README D.3, D.4 = ptq4vm/quantizer.py of the official code). Ranges, steps and zero
+// points are float32 in the official order of operations; scores are summed in double. Every candidate is scored in
+// full.
 #include "ptq4vm/calibration.h"
 #include "reference/reference.h"
 
@@ -175,9 +176,7 @@ OpEntry<ActivationStepsArgs> activation_steps_entry() {
 }
 OpEntry<TensorRangeArgs> tensor_range_entry() { return {all_slices, no_scratch<TensorRangeArgs>, tensor_range}; }
 OpEntry<TensorScoresArgs> tensor_scores_entry() { return {chosen_slices, no_scratch<TensorScoresArgs>, tensor_scores}; }
-OpEntry<WeightStepsArgs> weight_steps_entry() {
-  return {output_channels, no_scratch<WeightStepsArgs>, weight_steps};
-}
+OpEntry<WeightStepsArgs> weight_steps_entry() { return {output_channels, no_scratch<WeightStepsArgs>, weight_steps}; }
 
 }  // namespace reference
 }  // namespace cpu

@@ -1,6 +1,7 @@
 // The reference table: every op in plain scalar loops, sums and transcendental functions in double, each output rounded
-// once to float32. It is the specification that all instruction sets are tested against (mathematics: lib/program/ir.ts).
-// Compiled once, without instruction-set flags. Speed does not matter here, being obviously right does.
+// once to float32. It is the specification that all instruction sets are tested against (mathematics:
+// lib/program/ir.ts). Compiled once, without instruction-set flags. Speed does not matter here, being obviously right
+// does.
 #pragma once
 #include <cmath>
 
@@ -53,8 +54,8 @@ inline void put_code(const QuantizeOut& out, int64_t image, int64_t row, int64_t
   if (out.q.empty()) return;
   const int64_t step = out.per_token ? row : 0;
   const float smooth = out.smooth_rscale ? out.smooth_rscale[channel] : 1.0f;
-  out.q.row(image, row)[channel] = static_cast<uint8_t>(
-      arith::quantize_code(value, smooth, out.act_rscale[step], out.act_zero[step], out.qmax));
+  out.q.row(image, row)[channel] =
+      static_cast<uint8_t>(arith::quantize_code(value, smooth, out.act_rscale[step], out.act_zero[step], out.qmax));
 }
 
 }  // namespace reference

@@ -43,9 +43,7 @@ static inline vf fnma(vf a, vf b, vf c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v
 
 static inline vf min(vf a, vf b) { return {_mm512_min_ps(a.v, b.v)}; }
 static inline vf max(vf a, vf b) { return {_mm512_max_ps(a.v, b.v)}; }
-static inline vf rint(vf a) {
-  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
-}
+static inline vf rint(vf a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 static inline vf abs(vf a) { return {_mm512_abs_ps(a.v)}; }
 static inline vf sqrt(vf a) { return {_mm512_sqrt_ps(a.v)}; }
 static inline vf clamp(vf x, vf lo, vf hi) { return min(max(x, lo), hi); }

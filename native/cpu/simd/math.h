@@ -1,8 +1,8 @@
 // exp, log and what is made of them, on registers of floats (simd.h).
 //
 // Reductions and polynomials of expf and logf follow the Cephes library (S. L. Moshier); the polynomials of
-// exp2_decay and softplus are our own minimax fits. Errors below are relative, against double, the largest over all instruction
-// sets (native/test/simd_math_test.cpp measures them). NaN in gives NaN out everywhere.
+// exp2_decay and softplus are our own minimax fits. Errors below are relative, against double, the largest over all
+// instruction sets (native/test/simd_math_test.cpp measures them). NaN in gives NaN out everywhere.
 #pragma once
 #include "simd/simd.h"
 
@@ -39,8 +39,8 @@ static inline vf exp(vf x) {
 }
 
 // 2^(x·y) for x·y ≤ 0, error ≤ 2.5e-7 beside the rounding of the product; exactly 1 at 0, 0 below −126.
-// The factor by which a state decays: written for the fewest operations. The state sums 1/(1 − factor) steps, and errors
-// with them, so the fit is most exact near 1, where it counts most.
+// The factor by which a state decays: written for the fewest operations. The state sums 1/(1 − factor) steps, and
+// errors with them, so the fit is most exact near 1, where it counts most.
 static inline vf exp2_decay(vf x, vf y) {
 #if defined(PTQ4VM_ISA_AVX512)
   const vf t = x * y;

@@ -132,9 +132,7 @@ static inline vf min(vf a, vf b) { return select_gt(b, a, a, b); }
 static inline vf max(vf a, vf b) { return select_gt(a, b, a, b); }
 static inline vf clamp(vf x, vf lo, vf hi) { return min(max(x, lo), hi); }
 static inline vf abs(vf a) { return from_bits(bits_of(a) & set1_i(0x7fffffff)); }
-static inline vf sqrt(vf a) {
-  return {lanes_f{sqrtf(a.v[0]), sqrtf(a.v[1]), sqrtf(a.v[2]), sqrtf(a.v[3])}};
-}
+static inline vf sqrt(vf a) { return {lanes_f{sqrtf(a.v[0]), sqrtf(a.v[1]), sqrtf(a.v[2]), sqrtf(a.v[3])}}; }
 
 // Adding 2^23 to |a| < 2^23 leaves no fraction bits, rounded half to even; larger numbers are integers.
 // The sign goes back on, as rintf keeps −0.
@@ -146,9 +144,7 @@ static inline vf rint(vf a) {
 }
 
 // The caller's numbers are in range; the clamp only makes every other number safe to convert.
-static inline vi to_int(vf a) {
-  return {truncate(clamp(rint(a), set1(-2147483648.0f), set1(2147483520.0f)).v)};
-}
+static inline vi to_int(vf a) { return {truncate(clamp(rint(a), set1(-2147483648.0f), set1(2147483520.0f)).v)}; }
 static inline vf to_float(vi a) { return {widen(a.v)}; }
 
 // 2^e is built from its bits; exponent field 0 (e = −127) is the number 0.

@@ -11,8 +11,8 @@
 namespace ptq4vm {
 namespace calibration {
 
-constexpr int kCandidates = 100;    // grid of the official code
-constexpr float kMinStep = 1e-8f;   // smallest step
+constexpr int kCandidates = 100;   // grid of the official code
+constexpr float kMinStep = 1e-8f;  // smallest step
 
 struct Range {
   float lo, hi;
@@ -53,8 +53,8 @@ PTQ4VM_HD static inline float weight_candidate(float absmax, int i, int32_t qmax
   return at_least(absmax / 100.0f * static_cast<float>(i) / static_cast<float>(qmax), kMinStep);
 }
 
-// A tensor's lines (one row of one image, line = image·rows + row) are cut into slices of lines_per_slice lines, the last
-// one shorter: a function of the shape alone, about 64 K values each.
+// A tensor's lines (one row of one image, line = image·rows + row) are cut into slices of lines_per_slice lines, the
+// last one shorter: a function of the shape alone, about 64 K values each.
 static inline int64_t lines_per_slice(const View<const float>& x) {
   const int64_t lines = (int64_t{1} << 16) / (x.channels > 0 ? x.channels : 1);
   return lines > 0 ? lines : 1;
@@ -75,8 +75,8 @@ struct TensorSearch {
   bool active[kCandidates + 1];
 };
 
-// One activation step for a whole tensor: `scale`, `zero` and `grid_index` get one value each, of the same meaning as in
-// ActivationStepsArgs. Returns false when cancelled; the results are then undefined.
+// One activation step for a whole tensor: `scale`, `zero` and `grid_index` get one value each, of the same meaning as
+// in ActivationStepsArgs. Returns false when cancelled; the results are then undefined.
 //
 // `run(entry, args)` must execute all items of an OpEntry, on as many threads as the caller likes, and return when they
 // are done (a generic lambda: `[&](const auto& entry, const auto& args) { … }`).

@@ -43,7 +43,7 @@ export async function inspectFile(path: string, options: Pick<LoadOptions, 'mode
     return {
       format: file.format, family: definition.family, config: definition.config, preprocess: definition.preprocess, labels: definition.labels,
       tensors, parameters: tensors.reduce((sum, t) => sum + elementCount(t.shape), 0), bytes, assumed: definition.assumed,
-      extras: Object.keys(file.metadata),
+      extras: Object.keys(file.metadata).filter((key) => !key.startsWith('__')),
     };
   } finally {
     await file.close();

@@ -172,7 +172,8 @@ export async function writeFileAtomically(
   };
 
   const { target, mode } = await guard(() => resolveTarget(filePath));
-  const temporary = path.join(path.dirname(target), `.${path.basename(target).slice(0, 100)}.${process.pid}.${randomBytes(6).toString('hex')}.tmp`);
+  const unique = `${process.pid}.${randomBytes(6).toString('hex')}`;
+  const temporary = path.join(path.dirname(target), `.${path.basename(target).slice(0, 100)}.${unique}.tmp`);
   const handle = await guard(() => fs.open(temporary, 'wx', mode));
   let open = true;
   try {

@@ -62,7 +62,8 @@ export async function readNpyHeader(source: ByteSource): Promise<NpyHeader> {
   if (!Number.isSafeInteger(shape.reduce((n, d) => n * (d || 1), 8))) throw formatError(path, 'declares an impossible shape');
   if (size - dataBegin !== dataBytes) {
     const problem = size - dataBegin < dataBytes ? 'truncated' : 'too long';
-    throw formatError(path, `${problem}: its shape (${shape.join(', ')}) needs ${dataBytes} bytes of data, but ${size - dataBegin} follow the header`);
+    const needs = `its shape (${shape.join(', ')}) needs ${dataBytes} bytes of data`;
+    throw formatError(path, `${problem}: ${needs}, but ${size - dataBegin} follow the header`);
   }
   return { dtype, bigEndian, fortranOrder, shape, dataBegin, dataBytes };
 }
@@ -76,7 +77,9 @@ function parseNpyDict(path: string, text: string): Pick<NpyHeader, 'dtype' | 'bi
   }
   if (!(value instanceof Map)) throw formatError(path, 'its .npy header is no dict');
   for (const key of value.keys()) {
-    if (!['descr', 'fortran_order', 'shape'].includes(key)) throw formatError(path, `its .npy header has an unknown key '${key.slice(0, 40)}'`);
+    if (!['descr', 'fortran_order', 'shape'].includes(key)) {
+      throw formatError(path, `its .npy header has an unknown key '${key.slice(0, 40)}'`);
+    }
   }
   const descr = value.get('descr');
   const fortranOrder = value.get('fortran_order');
@@ -84,7 +87,7 @@ function parseNpyDict(path: string, text: string): Pick<NpyHeader, 'dtype' | 'bi
   if (Array.isArray(descr)) throw new Ptq4vmError('ERR_UNSUPPORTED', `${path}: it holds records with named fields, not numbers`);
   if (typeof descr !== 'string') throw formatError(path, "its .npy header has no 'descr'");
   if (typeof fortranOrder !== 'boolean') throw formatError(path, "its .npy header has no 'fortran_order'");
-  if (!Array.isArray(shape) || shape.length > MAX_DIMENSIONS || !shape.every((d) => typeof d === 'number' && Number.isSafeInteger(d) && d >= 0)) {
+  if (!Array.isArray(shape) || shape.length > MAX_DIMENSIONS || !shape.every((d) => Number.isSafeInteger(d) && (d as number) >= 0)) {
     throw formatError(path, "its .npy header has no valid 'shape'");
   }
   const match = /^([<>|=]?)([a-zA-Z?])(\d*)(?:\[.*\])?$/.exec(descr);

@@ -48,7 +48,9 @@ const setFrom: Maker = (args, context, depth) => {
 
 /** `_codecs.encode(text, 'latin1')` is how protocols 0 to 2 spell bytes. */
 const encode: Maker = ([text, encoding], context) => {
-  if (typeof text !== 'string' || (encoding !== 'latin1' && encoding !== 'latin-1')) return new PyObject('_codecs.encode', [text, encoding]);
+  if (typeof text !== 'string' || (encoding !== 'latin1' && encoding !== 'latin-1')) {
+    return new PyObject('_codecs.encode', [text, encoding]);
+  }
   context.charge(text.length);
   return new Uint8Array(Buffer.from(text, 'latin1'));
 };
@@ -74,11 +76,13 @@ const fromType: Maker = ([callable, , args], context, depth) => {
 const device: Maker = ([type, index]) =>
   typeof type === 'string' ? `${type}${typeof index === 'number' ? `:${index}` : ''}` : new PyObject('torch.device', [type, index]);
 
+/** The first argument, when it is what the class would hold: `float(1)`, `Parameter(tensor, requires_grad)`. */
 const scalarOf =
   (className: string, accepts: (value: unknown) => boolean): Maker =>
   (args) =>
-    args.length === 1 && accepts(args[0]) ? args[0] : new PyObject(className, args);
+    args.length > 0 && accepts(args[0]) ? args[0] : new PyObject(className, args);
 
+const isBytes = (v: unknown): boolean => v instanceof Uint8Array;
 const isNumber = (v: unknown): boolean => typeof v === 'number' || typeof v === 'bigint' || typeof v === 'boolean';
 
 /** `numpy.core.multiarray.scalar(dtype, bytes)`. */
@@ -130,8 +134,8 @@ const MAKERS: ReadonlyMap<string, Maker> = new Map<string, Maker>([
   ['builtins.float', scalarOf('builtins.float', isNumber)],
   ['builtins.bool', scalarOf('builtins.bool', isNumber)],
   ['builtins.str', scalarOf('builtins.str', (v) => typeof v === 'string')],
-  ['builtins.bytes', (args, c, d) => (args.length === 0 ? new Uint8Array(0) : scalarOf('builtins.bytes', (v) => v instanceof Uint8Array)(args, c, d))],
-  ['builtins.bytearray', (args, c, d) => (args.length === 2 ? encode(args, c, d) : scalarOf('builtins.bytearray', (v) => v instanceof Uint8Array)(args, c, d))],
+  ['builtins.bytes', (args, c, d) => (args.length === 0 ? new Uint8Array(0) : scalarOf('builtins.bytes', isBytes)(args, c, d))],
+  ['builtins.bytearray', (args, c, d) => (args.length === 2 ? encode(args, c, d) : scalarOf('builtins.bytearray', isBytes)(args, c, d))],
   ['_codecs.encode', encode],
   ['collections.OrderedDict', dictFrom],
   // The default factory is a name like any other, and of no use here.
@@ -147,7 +151,7 @@ const MAKERS: ReadonlyMap<string, Maker> = new Map<string, Maker>([
   ['torch._tensor._rebuild_from_type', fromType],
   ['torch._tensor._rebuild_from_type_v2', fromType],
   ['torch.tensor._rebuild_from_type', fromType],
-  ['torch.nn.parameter.Parameter', ([data, ...rest]) => (data instanceof TorchTensor ? data : new PyObject('torch.nn.parameter.Parameter', [data, ...rest]))],
+  ['torch.nn.parameter.Parameter', scalarOf('torch.nn.parameter.Parameter', (v) => v instanceof TorchTensor)],
   ['numpy._core.multiarray.scalar', numpyScalar],
   ['numpy.dtype', (args) => new PyObject('numpy.dtype', args)],
   ['numpy._core.multiarray._reconstruct', () => new PyObject('numpy.ndarray', undefined)],

@@ -33,7 +33,10 @@ export async function openPthLegacy(source: ByteSource): Promise<CheckpointFile>
   const reader = new PickleReader(source);
   await reader.next('magic number');
   const protocol = await reader.next('protocol version');
-  if (protocol !== PROTOCOL) throw formatError(source.path, `legacy torch file of protocol ${String(protocol).slice(0, 40)}; only ${PROTOCOL} exists`);
+  if (protocol !== PROTOCOL) {
+    const shown = typeof protocol === 'number' ? `protocol ${protocol}` : 'unknown protocol';
+    throw formatError(source.path, `legacy torch file of ${shown}; only ${PROTOCOL} exists`);
+  }
   await reader.next('system information');
 
   // Keys refer to whole storages; views into them (written before PyTorch 0.4) share the key.
@@ -66,7 +69,9 @@ async function locateStorages(
   if (!Array.isArray(keys)) throw formatError(path, 'its list of storages is no list');
   const storages = new Map<string, StoredBytes>();
   for (const rawKey of keys) {
-    if (typeof rawKey !== 'string' && typeof rawKey !== 'number') throw formatError(path, 'its list of storages holds something that is no key');
+    if (typeof rawKey !== 'string' && typeof rawKey !== 'number') {
+      throw formatError(path, 'its list of storages holds something that is no key');
+    }
     const key = String(rawKey);
     const shown = `storage '${key.slice(0, 40)}'`;
     const size = elementBytes.get(key);
@@ -75,7 +80,9 @@ async function locateStorages(
     const header = await source.read(position, 8, `the size of ${shown}`);
     const numel = Buffer.from(header.buffer, header.byteOffset, 8).readBigInt64LE();
     const begin = position + 8;
-    if (numel < 0n || numel > BigInt(source.size)) throw formatError(path, `${shown} declares ${numel} elements, more than the file can hold`);
+    if (numel < 0n || numel > BigInt(source.size)) {
+      throw formatError(path, `${shown} declares ${numel} elements, more than the file can hold`);
+    }
     const bytes = Number(numel) * size;
     if (begin + bytes > source.size) {
       throw formatError(path, `truncated: ${shown} needs ${bytes} bytes at offset ${begin}, but the file has ${source.size} bytes`);

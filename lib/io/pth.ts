@@ -21,6 +21,8 @@ const MAX_PICKLE_BYTES = 1 << 26;
 /** Deflated entries (a file that was zipped anew) may grow this much: weights hardly compress, zip bombs do. */
 const MAX_INFLATED_BASE = 1 << 26;
 const MAX_INFLATION = 20;
+/** Bytes of the directory read at once. */
+const WINDOW = 1 << 16;
 
 const inflate = promisify(inflateRaw) as (data: Uint8Array, options: { maxOutputLength: number }) => Promise<Buffer>;
 
@@ -31,7 +33,7 @@ export async function openPthZip(source: ByteSource): Promise<CheckpointFile> {
   const pickle = await archive.readWhole(pickleName, MAX_PICKLE_BYTES);
   const { value } = unpickle(pickle, { label: `${source.path} (${pickleName})`, persistentLoad: storageFromId });
   const state = readTorchState(source.path, value, (key) => archive.size(`${folder}data/${key}`));
-  const bigEndian = archive.size(`${folder}byteorder`) !== undefined && (await byteOrder(source.path, archive, `${folder}byteorder`)) === 'big';
+  const bigEndian = (await byteOrder(source.path, archive, `${folder}byteorder`)) === 'big';
   return new PthZip(source, state, archive, `${folder}data/`, bigEndian);
 }
 
@@ -56,7 +58,9 @@ function findPickle(path: string, archive: ZipArchive): string {
   throw formatError(path, `not a checkpoint that can be read (PyTorch .pth or .safetensors): it looks like ${what}`);
 }
 
+/** Files without the entry are older than it, and little-endian. */
 async function byteOrder(path: string, archive: ZipArchive, name: string): Promise<'little' | 'big'> {
+  if (archive.size(name) === undefined) return 'little';
   const text = Buffer.from(await archive.readWhole(name, 64)).toString('latin1').trim();
   if (text !== 'little' && text !== 'big') throw formatError(path, `its byteorder entry says neither 'little' nor 'big'`);
   return text;
@@ -103,7 +107,9 @@ class ZipArchive {
       });
       const opened = yauzl.fromRandomAccessReaderPromise(reader, source.size, { autoClose: false, validateEntrySizes: true });
       const zip = await Promise.race([opened, crashed]);
-      if (!(zip.entryCount <= MAX_ENTRIES)) throw formatError(source.path, `it declares ${zip.entryCount} zip entries; at most ${MAX_ENTRIES} are read`);
+      if (!(zip.entryCount <= MAX_ENTRIES)) {
+        throw formatError(source.path, `it declares ${zip.entryCount} zip entries; at most ${MAX_ENTRIES} are read`);
+      }
       const entries = await Promise.race([readEntries(source.path, zip), crashed]);
       checkOverlap(source.path, entries);
       return new ZipArchive(source, zip, entries);
@@ -131,7 +137,8 @@ class ZipArchive {
   reader(name: string, what: string): ReadRange {
     const entry = this.entries.get(name)!;
     const { path } = this.source;
-    if (entry.isEncrypted()) throw new Ptq4vmError('ERR_UNSUPPORTED', `${path}: its entry ${name} is encrypted; save it without a password`);
+    const unsupported = (how: string, remedy: string) => new Ptq4vmError('ERR_UNSUPPORTED', `${path}: its entry ${name} ${how}; ${remedy}`);
+    if (entry.isEncrypted()) throw unsupported('is encrypted', 'save it without a password');
     if (entry.compressionMethod === 0) {
       return async (begin, length) => {
         if (begin + length > entry.uncompressedSize) throw formatError(path, `${what} reaches beyond its zip entry ${name}`);
@@ -139,7 +146,7 @@ class ZipArchive {
       };
     }
     if (entry.compressionMethod !== 8) {
-      throw new Ptq4vmError('ERR_UNSUPPORTED', `${path}: its entry ${name} uses zip compression method ${entry.compressionMethod}; store it uncompressed`);
+      throw unsupported(`uses zip compression method ${entry.compressionMethod}`, 'store it uncompressed');
     }
     return async (begin, length) => (await this.#inflate(name, entry)).slice(begin, begin + length);
   }
@@ -183,6 +190,8 @@ class ZipArchive {
   }
 }
 
+type ReadCallback = (error: Error | null, count?: number) => void;
+
 /**
  * yauzl's access to the source. Errors go to its callback and never out of it: yauzl computes positions from what the file
  * declares and would let the exception of a bad one escape. Small reads come from a window, one system call for many entries.
@@ -196,7 +205,7 @@ class SourceReader extends yauzl.RandomAccessReader {
     super();
   }
 
-  override read(buffer: Buffer, offset: number, length: number, position: number, callback: (err: Error | null, count?: number) => void): void {
+  override read(buffer: Buffer, offset: number, length: number, position: number, callback: ReadCallback): void {
     this.#fetch(position, length)
       .then(
         (data) => {
@@ -211,8 +220,8 @@ class SourceReader extends yauzl.RandomAccessReader {
   async #fetch(position: number, length: number): Promise<Uint8Array> {
     const { begin, bytes } = this.#window;
     if (position >= begin && position + length <= begin + bytes.length) return bytes.subarray(position - begin, position - begin + length);
-    if (length > 1 << 16 || !(position >= 0) || !(position + length <= this.bytes.size)) return this.bytes.read(position, length, 'the zip directory');
-    const ahead = await this.bytes.read(position, Math.min(1 << 16, this.bytes.size - position), 'the zip directory');
+    // A position or length that is no part of the file is for the source to refuse.
+    const ahead = await this.bytes.read(position, Math.max(length, Math.min(WINDOW, this.bytes.size - position)), 'the zip directory');
     this.#window = { begin: position, bytes: ahead };
     return ahead.subarray(0, length);
   }

@@ -17,7 +17,9 @@ const NAMES: Readonly<Record<DType, string>> = {
 };
 const DTYPES: ReadonlyMap<string, DType> = new Map(Object.entries(NAMES).map(([dtype, name]) => [name, dtype as DType]));
 /** In the format, but of no use here. */
-const OTHER_DTYPES = new Set(['U16', 'U32', 'U64', 'C64', 'F8_E4M3', 'F8_E5M2', 'F8_E8M0', 'F8_E4M3FNUZ', 'F8_E5M2FNUZ', 'F4', 'F6_E2M3', 'F6_E3M2']);
+const OTHER_DTYPES = new Set([
+  'U16', 'U32', 'U64', 'C64', 'F8_E4M3', 'F8_E5M2', 'F8_E8M0', 'F8_E4M3FNUZ', 'F8_E5M2FNUZ', 'F4', 'F6_E2M3', 'F6_E3M2',
+]);
 
 interface SafetensorsEntry {
   readonly dtype: DType;
@@ -123,7 +125,7 @@ function byteCount(shape: readonly number[], dtype: DType): number | null {
   return bytes;
 }
 
-function isSizes(value: JsonValue | undefined): value is number[] {
+function isSizes(value: unknown): value is number[] {
   return Array.isArray(value) && value.every((d) => typeof d === 'number' && Number.isSafeInteger(d) && d >= 0);
 }
 
@@ -196,7 +198,7 @@ function checkTensors(tensors: Iterable<TensorToWrite>): TensorToWrite[] {
     if (seen.has(name)) throw rangeError('tensor names that differ', 'tensors', name);
     seen.add(name);
     if (!Object.hasOwn(NAMES, dtype)) throw rangeError(`one of ${Object.keys(NAMES).join(', ')}`, `dtype of ${name}`, dtype);
-    if (!Array.isArray(shape) || !shape.every((d) => Number.isSafeInteger(d) && d >= 0)) throw typeError('an array of sizes', `shape of ${name}`, shape);
+    if (!isSizes(shape)) throw typeError('an array of sizes', `shape of ${name}`, shape);
     if (byteCount(shape, dtype) === null) throw rangeError('a size below 2^53 bytes', `shape of ${name}`, shape);
     if (typeof data !== 'function') checkData(tensor, data);
   }
@@ -206,7 +208,9 @@ function checkTensors(tensors: Iterable<TensorToWrite>): TensorToWrite[] {
 function checkData(tensor: TensorToWrite, data: unknown): asserts data is Uint8Array {
   if (!(data instanceof Uint8Array)) throw typeError('a Uint8Array', `data of ${tensor.name}`, data);
   const bytes = elementCount(tensor.shape) * DTYPE_BYTES[tensor.dtype];
-  if (data.length !== bytes) throw rangeError(`${bytes} bytes (${showShape(tensor.shape)} ${tensor.dtype})`, `data of ${tensor.name}`, data);
+  if (data.length !== bytes) {
+    throw rangeError(`${bytes} bytes (${showShape(tensor.shape)} ${tensor.dtype})`, `data of ${tensor.name}`, data);
+  }
 }
 
 function makeHeader(tensors: readonly TensorToWrite[], metadata: Readonly<Record<string, string>>): Uint8Array {
@@ -224,7 +228,7 @@ function makeHeader(tensors: readonly TensorToWrite[], metadata: Readonly<Record
   }
   const json = Buffer.from(`{${parts.join(',')}}`, 'utf8');
   const length = Math.ceil(json.length / 8) * 8;
-  if (length > MAX_HEADER_BYTES) throw rangeError(`names and metadata of at most ${MAX_HEADER_BYTES} bytes`, 'the safetensors header', json);
+  if (length > MAX_HEADER_BYTES) throw rangeError(`at most ${MAX_HEADER_BYTES} bytes of names and metadata`, 'the header', json);
   const header = Buffer.alloc(8 + length, ' ');
   header.writeBigUInt64LE(BigInt(length), 0);
   json.copy(header, 8);

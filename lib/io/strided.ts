@@ -57,7 +57,13 @@ export async function readView(read: ReadRange, view: StridedView): Promise<Uint
   return out;
 }
 
-async function gather(read: ReadRange, view: StridedView, out: Uint8Array, outStrides: readonly number[], outOffset: number): Promise<void> {
+async function gather(
+  read: ReadRange,
+  view: StridedView,
+  out: Uint8Array,
+  outStrides: readonly number[],
+  outOffset: number,
+): Promise<void> {
   const { shape, strides, offset, elementBytes } = view;
   const span = viewSpan(shape, strides);
   if (span * elementBytes > PIECE) {

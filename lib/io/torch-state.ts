@@ -93,8 +93,8 @@ export function readTorchState(path: string, root: unknown, storageBytes: (key: 
   const metadata = plainRecord();
   for (const [k, value] of (root as PyDict).map) {
     if (k === key || (key === '' && value instanceof TorchTensor)) continue;
-    const averaged = isAveraged(k) && value instanceof PyDict;
-    metadata[typeof k === 'object' ? '<object>' : String(k)] = averaged ? `<${value.map.size} averaged weights, not used>` : converter.convert(value);
+    metadata[typeof k === 'object' ? '<object>' : String(k)] =
+      isAveraged(k) && value instanceof PyDict ? `<${value.map.size} averaged weights, not used>` : converter.convert(value);
   }
   const reader = plainRecord();
   reader.stateDict = key === '' ? '(top level)' : key;
@@ -126,14 +126,18 @@ function findStateDict(path: string, root: unknown): Found {
   }
   // A name of one's own ('generator', say) is clear enough when nothing else holds tensors.
   const others = [...root.map.keys()].filter((k): k is string => typeof k === 'string' && !isAveraged(k) && candidate(root, k) !== null);
-  if (others.length === 1) return { key: others[0]!, dict: root.map.get(others[0]!) as PyDict, note: `'${others[0]!.slice(0, 80)}' is all that holds tensors` };
+  const [only] = others;
+  if (only !== undefined && others.length === 1) {
+    return { key: only, dict: root.map.get(only) as PyDict, note: `'${only.slice(0, 80)}' is all that holds tensors` };
+  }
   for (const key of EMA_KEYS) {
     const dict = candidate(root, key);
     if (dict !== null) return { key, dict, note: `the weights are the averaged ones of '${key}'; the file has no others` };
   }
   const model = root.map.get('model') ?? root.map.get('module') ?? root.map.get('net');
   if (model instanceof PyObject) {
-    throw unsupported(path, `its 'model' is a whole pickled object of class ${model.className.slice(0, 120)}; save model.state_dict() instead`);
+    const shown = model.className.slice(0, 120);
+    throw unsupported(path, `its 'model' is a whole pickled object of class ${shown}; save model.state_dict() instead`);
   }
   const keys = [...root.map.keys()].slice(0, 12).map((k) => (typeof k === 'string' ? `'${k.slice(0, 40)}'` : describeValue(k)));
   throw formatError(path, `no state dict in it: none of ${keys.length === 0 ? 'its (zero) keys' : keys.join(', ')} holds named tensors`);
@@ -193,7 +197,8 @@ function checkTensor(path: string, name: string, tensor: TorchTensor, storageByt
   if (!(storage instanceof TorchStorage)) throw bad(`has no storage but ${describeValue(storage)}`);
   const element = tensor.element ?? storage.element;
   if (element.dtype === null) {
-    throw unsupported(path, `tensor '${shown}' has type ${element.name}, which no model here uses; convert it to a float type and save again`);
+    const remedy = 'convert it to a float type and save again';
+    throw unsupported(path, `tensor '${shown}' has type ${element.name}, which no model here uses; ${remedy}`);
   }
   const dims = sizes(shape);
   if (dims === null) throw bad('has a shape that is no list of sizes');

@@ -2,7 +2,7 @@
  * The only place that loads `ptq4vm.node`, when it is first needed. When it cannot, it says where it looked, what was
  * wrong at each place, and what to do.
  */
-import { closeSync, existsSync, openSync, readSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Ptq4vmError } from '../errors.js';
 import type { NativeAddon } from './addon-types.js';
@@ -48,9 +48,9 @@ export function loadAddonFrom(root: string, env: NodeJS.ProcessEnv): NativeAddon
       continue;
     }
     try {
-      const addon = require(path) as Partial<NativeAddon>;
-      const reason = mismatch(addon, version);
-      if (reason === '') return addon as NativeAddon;
+      // The system's loader maps a file that was cut off and dies of it (SIGBUS), so look first.
+      const reason = cutOff(path) ? 'it is damaged: shorter than its own header says' : mismatch(require(path), version);
+      if (reason === '') return require(path) as NativeAddon;
       attempts.push({ path, reason });
     } catch (error) {
       attempts.push({ path, reason: explainLoadFailure(path, error instanceof Error ? error.message : String(error)) });
@@ -89,22 +89,39 @@ export function explainLoadFailure(path: string, message: string): string {
   return words;
 }
 
-/** "it was built for Linux on arm64" when the file's header names another system than this one, else ''. */
-function foreignBinary(path: string): string {
-  const header = Buffer.alloc(20);
+/** The first bytes of a file, zeros where it is shorter; undefined when it cannot be read. */
+function readHeader(path: string): Buffer | undefined {
+  const header = Buffer.alloc(64);
   try {
     const file = openSync(path, 'r');
     try {
-      if (readSync(file, header, 0, header.length, 0) < header.length) return '';
+      readSync(file, header, 0, header.length, 0);
     } finally {
       closeSync(file);
     }
   } catch {
-    return '';
+    return undefined;
   }
+  return header;
+}
+
+const ELF = 0x7f454c46;
+
+/** True for a 64-bit little-endian ELF file that ends before its section headers, which lie last. */
+function cutOff(path: string): boolean {
+  const header = readHeader(path);
+  if (header?.readUInt32BE(0) !== ELF || header[4] !== 2 || header[5] !== 1) return false;
+  const end = Number(header.readBigUInt64LE(0x28)) + header.readUInt16LE(0x3a) * header.readUInt16LE(0x3c);
+  return statSync(path).size < end;
+}
+
+/** "it was built for Linux on arm64" when the file's header names another system than this one, else ''. */
+function foreignBinary(path: string): string {
+  const header = readHeader(path);
+  if (header === undefined) return '';
   let system = '';
   let arch: string | undefined;
-  if (header.readUInt32BE(0) === 0x7f454c46) {
+  if (header.readUInt32BE(0) === ELF) {
     system = 'linux';
     // e_machine, in the byte order that the header names
     const machine = header[5] === 2 ? header.readUInt16BE(18) : header.readUInt16LE(18);

@@ -3,9 +3,8 @@
 // x [images, rows, K] and y [images, rows, N] are strided views (channel slices of wider tensors); the rows
 // of all images form one matrix of M = images·rows. Weights: logical [N, K], packed by pack() below into the
 // layout of gemm/f32.h. Items, tiles and the order of summation: gemm/plan.h, gemm/f32.h.
-#include "gemm/f32.h"
-
 #include "entries.h"
+#include "gemm/f32.h"
 #include "gemm/pack.h"
 
 namespace ptq4vm {
@@ -21,7 +20,7 @@ void pack(const float* weight, int32_t out, int32_t in, void* packed) {
 }
 
 Plan plan(const LinearArgs& a) {
-  return f32_plan(static_cast<int64_t>(a.x.images) * a.x.rows, a.y.channels, a.x.channels, /*keep_groups=*/false);
+  return f32_plan(static_cast<int64_t>(a.x.images) * a.x.rows, a.y.channels, a.x.channels, /*min_group=*/1);
 }
 
 int64_t items(const LinearArgs& a) { return plan(a).items(); }

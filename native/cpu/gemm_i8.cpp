@@ -1,14 +1,13 @@
 // linear_i8: y[t,o] = act_scale[t]·weight_scale[o]·(Σ_k x[t,k]·w[o,k] − act_zero[t]·col_sum[o]) + bias[o]
 // (DESIGN §3; lib/program/ir.ts, LinearI8Op).
 //
-// x [images, rows, K] u8 codes and y [images, rows, N] float32 are strided views; the rows of all images form one matrix.
-// act_scale and act_zero are indexed by the row within the image (per_token) or have one element. Weights: logical [N, K] s8 in
-// −127…127, packed by pack(). Every row of x is read up to the next multiple of kCodeRowAlignment at most; what lies beyond
-// K there meets zero weights. Sums are exact for K ≤ 65,536 and the epilogue is arith::dequantize, so y is equal bit for bit on
-// every instruction set. Items: gemm/plan.h. Tiles: gemm/i8.h.
-#include "gemm/i8.h"
-
+// x [images, rows, K] u8 codes and y [images, rows, N] float32 are strided views; the rows of all images form one
+// matrix. act_scale and act_zero are indexed by the row within the image (per_token) or have one element. Weights:
+// logical [N, K] s8 in −127…127, packed by pack(). Every row of x is read up to the next multiple of kCodeRowAlignment
+// at most; what lies beyond K there meets zero weights. Sums are exact for K ≤ 65,536 and the epilogue is
+// arith::dequantize, so y is equal bit for bit on every instruction set. Items: gemm/plan.h. Tiles: gemm/i8.h.
 #include "entries.h"
+#include "gemm/i8.h"
 
 namespace ptq4vm {
 namespace cpu {
@@ -32,7 +31,7 @@ Plan plan(const LinearI8Args& a) {
   const int32_t panels = static_cast<int32_t>(ceil_div(a.y.channels, kI8Columns));
   const int64_t cost = I8Dot::kVectors * (depth / 4 + 8);
   return make_plan(static_cast<int64_t>(a.x.images) * a.x.rows, I8Dot::kRows, depth * sizeof(I8Dot::Code), panels, cost,
-                   /*keep_groups=*/kWiden);
+                   /*min_group=*/kWiden ? 8 : 1);
 }
 
 int64_t items(const LinearI8Args& a) { return plan(a).items(); }

@@ -1,9 +1,10 @@
-// patch_embed: Conv2d(C → dim, kernel patch × patch, stride) on [images, C, height·width] planes, flattened row-major to
-// tokens: y[image, gy·grid_w + gx, o] = bias[o] + Σ_{c,py,px} W[o,c,py,px]·x[image, c, (gy·stride + py)·width + gx·stride + px].
+// patch_embed: Conv2d(C → dim, kernel patch × patch, stride) on [images, C, height·width] planes, flattened row-major
+// to tokens: y[image, gy·grid_w + gx, o] = bias[o] + Σ_{c,py,px} W[o,c,py,px]·x[image, c, (gy·stride + py)·width +
+// gx·stride + px].
 //
-// A chunk of tokens is gathered into scratch, each patch a row of K = C·patch² contiguous floats in the order of the weights
-// (c, py, px), and multiplied by the float32 tile of gemm/f32.h. Patches may overlap (stride < patch). float32; the order of
-// summation is that of k.
+// A chunk of tokens is gathered into scratch, each patch a row of K = C·patch² contiguous floats in the order of the
+// weights (c, py, px), and multiplied by the float32 tile of gemm/f32.h. Patches may overlap (stride < patch). float32;
+// the order of summation is that of k.
 #include "entries.h"
 #include "gemm/f32.h"
 
@@ -15,9 +16,9 @@ namespace {
 
 int32_t depth(const PatchEmbedArgs& a) { return a.x.rows * a.patch * a.patch; }
 
-// Panels stay together, so that a patch is gathered once, unless only splitting them gives threads enough to do.
+// A patch is gathered once for eight panels or more, unless only splitting them gives threads enough to do.
 Plan plan(const PatchEmbedArgs& a) {
-  return f32_plan(static_cast<int64_t>(a.y.images) * a.grid_h * a.grid_w, a.y.channels, depth(a), /*keep_groups=*/true);
+  return f32_plan(static_cast<int64_t>(a.y.images) * a.grid_h * a.grid_w, a.y.channels, depth(a), /*min_group=*/8);
 }
 
 int64_t items(const PatchEmbedArgs& a) { return plan(a).items(); }

@@ -34,8 +34,6 @@ const OpTable* PTQ4VM_JOIN(table_, PTQ4VM_ISA)() {
     t.activation_steps = activation_steps_entry();
     t.tensor_range = tensor_range_entry();
     t.tensor_scores = tensor_scores_entry();
-    t.tensor_range = tensor_range_entry();
-    t.tensor_scores = tensor_scores_entry();
     t.weight_steps = weight_steps_entry();
     return t;
   }();

@@ -1,15 +1,15 @@
 // Self-checking program for linear, linear_i8 and patch_embed of one instruction set: the one it is compiled for.
 //
-//   g++ -std=c++17 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -DPTQ4VM_ISA=avx2 -DPTQ4VM_ISA_AVX2=1 -mavx2 -mfma -mf16c
-//       -I native/include -I native -I native/cpu native/test/gemm_test.cpp native/cpu/gemm_f32.cpp native/cpu/gemm_i8.cpp
-//       native/cpu/patch_embed.cpp -o gemm_test
+//   g++ -std=c++17 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math
+//       -DPTQ4VM_ISA=avx2 -DPTQ4VM_ISA_AVX2=1 -mavx2 -mfma -mf16c -I native/include -I native -I native/cpu
+//       native/test/gemm_test.cpp native/cpu/gemm_{f32,i8}.cpp native/cpu/patch_embed.cpp -o gemm_test
 //   ./gemm_test [seed]         checks; exit status 1 on a failure
 //   ./gemm_test speed          single-core rates on the shapes of Vim
 //
-// Expected values come from plain loops over the logical weights: int64 for the integer sums; for float32 double (within the
-// bound of a float32 sum) and float32 in the promised order (equal). Every
-// output has guard values around it, padding of inputs is filled with garbage (NaN in floats), and each case runs twice, all items
-// in one call and one by one in random order: the results must be equal bit for bit.
+// Expected values come from plain loops over the logical weights: int64 for the integer sums; for float32 double
+// (within the bound of a float32 sum) and float32 in the promised order (equal). Every output has guard values around
+// it, padding of inputs is filled with garbage (NaN in floats), and each case runs twice, all items in one call and one
+// by one in random order: the results must be equal bit for bit.
 #include <chrono>
 #include <cinttypes>
 #include <cmath>
@@ -55,7 +55,8 @@ struct Tensor {
   Aligned<T> memory;
   size_t count;
   View<T> view;
-  Tensor(int32_t images, int32_t rows, int32_t channels, int64_t from, int64_t slack, int64_t stride_multiple, int64_t gap_rows)
+  Tensor(int32_t images, int32_t rows, int32_t channels, int64_t from, int64_t slack, int64_t stride_multiple,
+         int64_t gap_rows)
       : memory(0), count(0) {
     const int64_t row = round_up(from + channels + slack, stride_multiple);
     const int64_t image = row * (rows + gap_rows);
@@ -150,7 +151,8 @@ void check_f32(const Case& c) {
   x.fill(NAN);
   for (int i = 0; i < c.images; ++i) {
     for (int r = 0; r < c.rows; ++r) {
-      for (int k = 0; k < c.k; ++k) x.view.row(i, r)[k] = static_cast<float>(uniform(-1, 1) * (pick(0, 99) == 0 ? 1000 : 1));
+      for (int k = 0; k < c.k; ++k)
+        x.view.row(i, r)[k] = static_cast<float>(uniform(-1, 1) * (pick(0, 99) == 0 ? 1000 : 1));
     }
   }
   std::vector<float> w(static_cast<size_t>(c.n) * c.k), bias(c.n);
@@ -158,7 +160,8 @@ void check_f32(const Case& c) {
   for (float& v : bias) v = static_cast<float>(uniform(-10, 10));
   const Packed<float> packed(isa::linear_packer(), w.data(), c.n, c.k);
   const LinearArgs args{x.read(), y.view, packed.memory.data, c.bias ? bias.data() : nullptr};
-  if (!run_both_ways(isa::linear_entry(), args, y)) return fail("linear", c.images, c.rows, c.n, c.k, "grouping changes the result");
+  if (!run_both_ways(isa::linear_entry(), args, y))
+    return fail("linear", c.images, c.rows, c.n, c.k, "grouping changes the result");
   if (!guards_intact(y)) return fail("linear", c.images, c.rows, c.n, c.k, "wrote outside y");
   for (int i = 0; i < c.images; ++i) {
     for (int r = 0; r < c.rows; ++r) {
@@ -215,10 +218,17 @@ void check_i8(const Case& c, bool per_token, int extreme) {
     act_zero[i] = static_cast<int32_t>(pick(0, 3) == 0 ? 255 * pick(0, 1) : pick(0, 255));
   }
   const Packed<int8_t> packed(isa::linear_i8_packer(), w.data(), c.n, c.k);
-  const LinearI8Args args{x.read(),          y.view,          packed.memory.data,
-                          col_sum.data(),    weight_scale.data(), act_scale.data(),
-                          act_zero.data(),   c.bias ? bias.data() : nullptr, per_token ? 1 : 0};
-  if (!run_both_ways(isa::linear_i8_entry(), args, y)) return fail("linear_i8", c.images, c.rows, c.n, c.k, "grouping changes the result");
+  const LinearI8Args args{x.read(),
+                          y.view,
+                          packed.memory.data,
+                          col_sum.data(),
+                          weight_scale.data(),
+                          act_scale.data(),
+                          act_zero.data(),
+                          c.bias ? bias.data() : nullptr,
+                          per_token ? 1 : 0};
+  if (!run_both_ways(isa::linear_i8_entry(), args, y))
+    return fail("linear_i8", c.images, c.rows, c.n, c.k, "grouping changes the result");
   if (!guards_intact(y)) return fail("linear_i8", c.images, c.rows, c.n, c.k, "wrote outside y");
   for (int i = 0; i < c.images; ++i) {
     for (int r = 0; r < c.rows; ++r) {
@@ -230,15 +240,19 @@ void check_i8(const Case& c, bool per_token, int extreme) {
         for (int k = 0; k < c.k; ++k) sum += static_cast<int64_t>(codes[k]) * weights[k];
         const int64_t difference = sum - static_cast<int64_t>(act_zero[step]) * col_sum[n];
         // The definition, from the exact sum; equal bit for bit.
-        const float expected = (act_scale[step] * weight_scale[n]) * static_cast<float>(difference) + (c.bias ? bias[n] : 0.0f);
-        if (y.view.row(i, r)[n] != expected) return fail("linear_i8", c.images, c.rows, c.n, c.k, "not equal to the definition");
+        const float expected =
+            (act_scale[step] * weight_scale[n]) * static_cast<float>(difference) + (c.bias ? bias[n] : 0.0f);
+        if (y.view.row(i, r)[n] != expected)
+          return fail("linear_i8", c.images, c.rows, c.n, c.k, "not equal to the definition");
       }
     }
   }
 }
 
-void check_patches(int images, int channels, int height, int width, int patch, int stride, int dim, int layout, bool with_bias) {
-  const int grid_h = (height - patch) / stride + 1, grid_w = (width - patch) / stride + 1, depth = channels * patch * patch;
+void check_patches(int images, int channels, int height, int width, int patch, int stride, int dim, int layout,
+                   bool with_bias) {
+  const int grid_h = (height - patch) / stride + 1, grid_w = (width - patch) / stride + 1,
+            depth = channels * patch * patch;
   Tensor<float> x(images, channels, height * width, layout ? 3 : 0, layout ? 5 : 0, 1, layout ? 1 : 0);
   Tensor<float> y(images, grid_h * grid_w, dim, layout ? 3 : 0, layout ? 5 : 0, 1, layout ? 2 : 0);
   x.fill(NAN);
@@ -251,9 +265,12 @@ void check_patches(int images, int channels, int height, int width, int patch, i
   for (float& v : w) v = static_cast<float>(uniform(-1, 1));
   for (float& v : bias) v = static_cast<float>(uniform(-10, 10));
   const Packed<float> packed(isa::linear_packer(), w.data(), dim, depth);
-  const PatchEmbedArgs args{x.read(), y.view, packed.memory.data, with_bias ? bias.data() : nullptr, height, width, patch, stride, grid_h, grid_w};
+  const PatchEmbedArgs args{
+      x.read(), y.view, packed.memory.data, with_bias ? bias.data() : nullptr, height, width, patch, stride,
+      grid_h,   grid_w};
   const char* what = "patch_embed";
-  if (!run_both_ways(isa::patch_embed_entry(), args, y)) return fail(what, images, grid_h * grid_w, dim, depth, "grouping changes the result");
+  if (!run_both_ways(isa::patch_embed_entry(), args, y))
+    return fail(what, images, grid_h * grid_w, dim, depth, "grouping changes the result");
   if (!guards_intact(y)) return fail(what, images, grid_h * grid_w, dim, depth, "wrote outside y");
   for (int i = 0; i < images; ++i) {
     for (int t = 0; t < grid_h * grid_w; ++t) {
@@ -264,7 +281,8 @@ void check_patches(int images, int channels, int height, int width, int patch, i
           for (int py = 0; py < patch; ++py) {
             for (int px = 0; px < patch; ++px) {
               const int at = (t / grid_w * stride + py) * width + t % grid_w * stride + px;
-              const float xk = x.view.row(i, c)[at], wk = w[((static_cast<size_t>(o) * channels + c) * patch + py) * patch + px];
+              const float xk = x.view.row(i, c)[at],
+                          wk = w[((static_cast<size_t>(o) * channels + c) * patch + py) * patch + px];
               const double p = static_cast<double>(xk) * wk;
               sum += p;
               magnitude += std::fabs(p);
@@ -273,9 +291,11 @@ void check_patches(int images, int channels, int height, int width, int patch, i
           }
         }
         if (with_bias) ordered += bias[o];
-        if (y.view.row(i, t)[o] != ordered) return fail(what, images, grid_h * grid_w, dim, depth, "not summed in order");
+        if (y.view.row(i, t)[o] != ordered)
+          return fail(what, images, grid_h * grid_w, dim, depth, "not summed in order");
         const double error = std::fabs(y.view.row(i, t)[o] - sum);
-        if (!(error <= float_bound(magnitude, depth))) return fail(what, images, grid_h * grid_w, dim, depth, "inexact");
+        if (!(error <= float_bound(magnitude, depth)))
+          return fail(what, images, grid_h * grid_w, dim, depth, "inexact");
         worst = std::max(worst, error / magnitude);
       }
     }
@@ -291,7 +311,8 @@ int check(uint64_t seed) {
   for (int m : ms) {
     for (int n : ns) {
       for (int k : ks) {
-        // The whole grid up to a size; of the large ones a random eighth, so that the program also runs under emulation.
+        // The whole grid up to a size; of the large ones a random eighth, so that the program also runs under
+        // emulation.
         if (static_cast<int64_t>(m) * n * k > 2'000'000 && pick(0, 7) != 0) continue;
         const Case c{1, m, n, k, static_cast<int>(pick(0, 2)), pick(0, 3) != 0};
         check_f32(c);
@@ -301,14 +322,16 @@ int check(uint64_t seed) {
     }
   }
   for (int i = 0; i < 200; ++i, cases += 2) {
-    const Case c{static_cast<int>(pick(1, 9)), static_cast<int>(pick(1, 40)), static_cast<int>(pick(1, 130)), static_cast<int>(pick(1, 200)),
-                 static_cast<int>(pick(0, 2)), pick(0, 1) != 0};
+    const Case c{static_cast<int>(pick(1, 9)),   static_cast<int>(pick(1, 40)), static_cast<int>(pick(1, 130)),
+                 static_cast<int>(pick(1, 200)), static_cast<int>(pick(0, 2)),  pick(0, 1) != 0};
     check_f32(c);
     check_i8(c, pick(0, 1) != 0, 0);
   }
   for (int k : {3072, 4096, 20000, 65536}) {
     for (int extreme = 1; extreme <= 2; ++extreme, ++cases) check_i8({2, 5, 50, k, 1, true}, true, extreme);
   }
+  check_f32({0, 5, 20, 30, 0, true});
+  check_i8({0, 5, 20, 30, 0, true}, true, 0);
   // Many items: more chunks than one, panels in groups.
   check_f32({3, 197, 100, 40, 2, true});
   check_i8({3, 197, 100, 40, 2, true}, true, 0);
@@ -318,9 +341,9 @@ int check(uint64_t seed) {
   check_patches(1, 3, 14, 14, 2, 2, 96, 0, true);
   check_patches(1, 3, 112, 112, 16, 8, 192, 1, true);
   check_patches(1, 2, 9, 7, 1, 1, 20, 0, false);
-  cases += 8;
-  printf("%s: %d cases, %d failures; float32: largest error %.2g of Σ|x·w| (2⁻²⁴ = %.2g)\n", NAME(PTQ4VM_ISA), cases, failures, worst,
-         ldexp(1.0, -24));
+  cases += 10;
+  printf("%s: %d cases, %d failures; float32: largest error %.2g of Σ|x·w| (2⁻²⁴ = %.2g)\n", NAME(PTQ4VM_ISA), cases,
+         failures, worst, ldexp(1.0, -24));
   return failures == 0 ? 0 : 1;
 }
 
@@ -339,10 +362,11 @@ double best_seconds(const OpEntry<Args>& op, const Args& args) {
 }
 
 int speed() {
-  const int shapes[][3] = {{197, 192, 768},  {197, 384, 192},  {197, 384, 44},   {197, 12, 384},  {197, 384, 768}, {197, 768, 384},
-                           {197, 768, 3072}, {197, 1536, 768}, {197, 1536, 80},  {197, 48, 1536}, {1576, 192, 768},
-                           {1576, 768, 3072}, {1576, 1536, 768}, {1, 192, 1000}, {1, 768, 1000}};
-  printf("%s, one core, best of many\n%-20s %14s %8s %14s %8s\n", NAME(PTQ4VM_ISA), "M K×N", "f32 GFLOP/s", "items", "i8 GOP/s", "items");
+  const int shapes[][3] = {{197, 192, 768},  {197, 384, 192},   {197, 384, 44},    {197, 12, 384},  {197, 384, 768},
+                           {197, 768, 384},  {197, 768, 3072},  {197, 1536, 768},  {197, 1536, 80}, {197, 48, 1536},
+                           {1576, 192, 768}, {1576, 768, 3072}, {1576, 1536, 768}, {1, 192, 1000},  {1, 768, 1000}};
+  printf("%s, one core, best of many\n%-20s %14s %8s %14s %8s\n", NAME(PTQ4VM_ISA), "M K×N", "f32 GFLOP/s", "items",
+         "i8 GOP/s", "items");
   for (const auto& s : shapes) {
     const int m = s[0], k = s[1], n = s[2];
     Tensor<float> x(1, m, k, 0, 0, 16, 0), y(1, m, n, 0, 0, 16, 0);
@@ -355,13 +379,14 @@ int speed() {
     const Packed<float> packed(isa::linear_packer(), w.data(), n, k);
     const Packed<int8_t> packed_i8(isa::linear_i8_packer(), wq.data(), n, k);
     const LinearArgs f{x.read(), y.view, packed.memory.data, ones.data()};
-    const LinearI8Args i{q.read(),    y.view,       packed_i8.memory.data, sums.data(), ones.data(),
-                         ones.data(), zeros.data(), ones.data(),           1};
+    const LinearI8Args i{
+        q.read(), y.view, packed_i8.memory.data, sums.data(), ones.data(), ones.data(), zeros.data(), ones.data(), 1};
     const double ops = 2.0 * m * k * n * 1e-9;
     char name[40];
     snprintf(name, sizeof name, "M%d %dx%d", m, k, n);
-    printf("%-20s %14.0f %8" PRId64 " %14.0f %8" PRId64 "\n", name, ops / best_seconds(isa::linear_entry(), f), isa::linear_entry().items(f),
-           ops / best_seconds(isa::linear_i8_entry(), i), isa::linear_i8_entry().items(i));
+    printf("%-20s %14.0f %8" PRId64 " %14.0f %8" PRId64 "\n", name, ops / best_seconds(isa::linear_entry(), f),
+           isa::linear_entry().items(f), ops / best_seconds(isa::linear_i8_entry(), i),
+           isa::linear_i8_entry().items(i));
   }
   return 0;
 }

@@ -19,7 +19,20 @@ import { PlainConverter } from '../../lib/io/plain.js';
 import { openSafetensorsSource } from '../../lib/io/safetensors.js';
 import { random } from '../io/support.js';
 import {
-  build, bytesOf, call, dict, global, newObject, orderedDict, pickle, type Py, tensor, torchLegacy, torchZip, tuple, zip,
+  build,
+  bytesOf,
+  call,
+  dict,
+  global,
+  newObject,
+  orderedDict,
+  pickle,
+  type Py,
+  tensor,
+  torchLegacy,
+  torchZip,
+  tuple,
+  zip,
 } from '../io/torch-writer.js';
 
 const ITERATIONS = Number(process.env.FUZZ_ITERATIONS ?? 4000);
@@ -30,12 +43,14 @@ const CODES = new Set(['ERR_FILE_FORMAT', 'ERR_UNSUPPORTED', 'ERR_DATA']);
 
 type Reader = (source: ByteSource) => Promise<void>;
 
-const readCheckpoint = (open: typeof openCheckpointSource): Reader => async (source) => {
-  const file = await open(source);
-  JSON.stringify(file.metadata);
-  for (const name of file.entries.keys()) await file.readFloat32(name);
-  await file.close();
-};
+const readCheckpoint =
+  (open: typeof openCheckpointSource): Reader =>
+  async (source) => {
+    const file = await open(source);
+    JSON.stringify(file.metadata);
+    for (const name of file.entries.keys()) await file.readFloat32(name);
+    await file.close();
+  };
 
 const READERS: Record<string, Reader> = {
   checkpoint: readCheckpoint(openCheckpointSource),
@@ -75,11 +90,21 @@ function root(): Map<Py, Py> {
     epoch: 7,
     lr: 0.125,
     big: -(2n ** 70n),
-    args: build(newObject(global('argparse', 'Namespace')), dict({ lr: 5e-4, tags: ['a', 'b'], size: call(global('torch', 'Size'), tuple(2, 3)) })),
+    args: build(
+      newObject(global('argparse', 'Namespace')),
+      dict({ lr: 5e-4, tags: ['a', 'b'], size: call(global('torch', 'Size'), tuple(2, 3)) }),
+    ),
   });
 }
 const STORAGES: [string, number, Uint8Array][] = [
-  ['0', 4, bytesOf('f32', Array.from({ length: 24 }, (_, i) => i / 8))],
+  [
+    '0',
+    4,
+    bytesOf(
+      'f32',
+      Array.from({ length: 24 }, (_, i) => i / 8),
+    ),
+  ],
   ['1', 2, bytesOf('f16', [1, 2, 3])],
   ['2', 8, bytesOf('i64', [9])],
 ];
@@ -111,11 +136,20 @@ function npy(descr: string, fortran: boolean, shape: string, data: Uint8Array, v
 /** reader, valid file */
 const CORPUS: readonly (readonly [keyof typeof READERS, Buffer])[] = [
   ['checkpoint', torchZip(root(), Object.fromEntries(STORAGES.map(([k, , d]) => [k, d])), [], { align: 1 })],
-  ['checkpoint', torchZip(root(), Object.fromEntries(STORAGES.map(([k, , d]) => [k, d])), [{ name: 'archive/byteorder', data: Buffer.from('big') }])],
-  ['checkpoint', zip([
-    { name: 'x/data.pkl', data: deflateRawSync(pickle(root())), method: 8, size: pickle(root()).length },
-    ...STORAGES.map(([key, , data]) => ({ name: `x/data/${key}`, data: deflateRawSync(data), method: 8, size: data.length })),
-  ], { align: 1 })],
+  [
+    'checkpoint',
+    torchZip(root(), Object.fromEntries(STORAGES.map(([k, , d]) => [k, d])), [{ name: 'archive/byteorder', data: Buffer.from('big') }]),
+  ],
+  [
+    'checkpoint',
+    zip(
+      [
+        { name: 'x/data.pkl', data: deflateRawSync(pickle(root())), method: 8, size: pickle(root()).length },
+        ...STORAGES.map(([key, , data]) => ({ name: `x/data/${key}`, data: deflateRawSync(data), method: 8, size: data.length })),
+      ],
+      { align: 1 },
+    ),
+  ],
   ['checkpoint', torchLegacy(root(), STORAGES)],
   ['checkpoint', safetensors()],
   ['safetensors', safetensors()],

@@ -9,7 +9,21 @@ import { writeSafetensors } from '../../lib/io/safetensors.js';
 import { type DType } from '../../lib/tensor.js';
 import { expectFailure, scratchFolder } from './support.js';
 import {
-  build, bytesOf, call, code, dict, global, newObject, orderedDict, pickle, type Py, raw, tensor, torchLegacy, torchZip, zip,
+  build,
+  bytesOf,
+  call,
+  code,
+  dict,
+  global,
+  newObject,
+  orderedDict,
+  pickle,
+  type Py,
+  raw,
+  tensor,
+  torchLegacy,
+  torchZip,
+  zip,
 } from './torch-writer.js';
 
 const open = (bytes: Uint8Array): Promise<CheckpointFile> => openCheckpointSource(memorySource(bytes, 'file.pth'));
@@ -29,7 +43,11 @@ const TYPES: readonly [DType, string, readonly number[]][] = [
 ];
 const STORAGE_BYTES: Record<string, number> = { f64: 8, f32: 4, f16: 2, bf16: 2, i64: 8, i32: 4, i16: 2, i8: 1, u8: 1, bool: 1 };
 /** 0, 1, 2, … as float32. */
-const ramp = (n: number): Uint8Array => bytesOf('f32', Array.from({ length: n }, (_, i) => i));
+const ramp = (n: number): Uint8Array =>
+  bytesOf(
+    'f32',
+    Array.from({ length: n }, (_, i) => i),
+  );
 
 /** The same content in both torch formats: what holds for one must hold for the other. */
 const FORMATS: readonly [string, 'pth-zip' | 'pth-legacy', (root: Py, storages: [string, number, Uint8Array][]) => Buffer][] = [
@@ -59,10 +77,25 @@ describe('checkpoints', () => {
         const root = orderedDict({
           scalar: tensor({ storage: '0', shape: [] }),
           empty: tensor({ storage: '1', shape: [0, 3], numel: 0 }),
-          parameter: call(global('torch._utils', '_rebuild_parameter'), tensor({ storage: '2', shape: [1, 2] }), true, call(global('collections', 'OrderedDict'))),
+          parameter: call(
+            global('torch._utils', '_rebuild_parameter'),
+            tensor({ storage: '2', shape: [1, 2] }),
+            true,
+            call(global('collections', 'OrderedDict')),
+          ),
         });
-        const file = await open(write(root, [['0', 4, ramp(1)], ['1', 4, ramp(0)], ['2', 4, ramp(2)]]));
-        expect([...file.entries].map(([name, e]) => [name, e.shape])).to.deep.equal([['scalar', []], ['empty', [0, 3]], ['parameter', [1, 2]]]);
+        const file = await open(
+          write(root, [
+            ['0', 4, ramp(1)],
+            ['1', 4, ramp(0)],
+            ['2', 4, ramp(2)],
+          ]),
+        );
+        expect([...file.entries].map(([name, e]) => [name, e.shape])).to.deep.equal([
+          ['scalar', []],
+          ['empty', [0, 3]],
+          ['parameter', [1, 2]],
+        ]);
         expect(Array.from(await file.readFloat32('scalar'))).to.deep.equal([0]);
         expect((await file.read('empty')).data.length).to.equal(0);
         expect(Array.from(await file.readFloat32('parameter'))).to.deep.equal([0, 1]);
@@ -111,7 +144,12 @@ describe('checkpoints', () => {
             args: build(newObject(global('argparse', 'Namespace')), dict({ lr: 5e-4, model: 'vim_tiny' })),
             optimizer: dict({ state: new Map([[0, dict({ exp_avg: tensor({ storage: '1' }) })]]) }),
           });
-          const file = await open(write(root, [['0', 4, ramp(2)], ['1', 4, ramp(2)]]));
+          const file = await open(
+            write(root, [
+              ['0', 4, ramp(2)],
+              ['1', 4, ramp(2)],
+            ]),
+          );
           expect([...file.entries.keys()]).to.deep.equal(['a.weight']);
           const metadata = JSON.parse(JSON.stringify(file.metadata));
           expect(metadata.epoch).to.equal(299);
@@ -137,7 +175,12 @@ describe('checkpoints', () => {
 
       it('uses averaged weights only when there is nothing else', async () => {
         const ema = dict({ w: tensor({ storage: '1' }) });
-        const both = await open(write(dict({ model: dict({ w: tensor() }), model_ema: ema }), [['0', 4, ramp(2)], ['1', 4, bytesOf('f32', [5, 6])]]));
+        const both = await open(
+          write(dict({ model: dict({ w: tensor() }), model_ema: ema }), [
+            ['0', 4, ramp(2)],
+            ['1', 4, bytesOf('f32', [5, 6])],
+          ]),
+        );
         expect(Array.from(await both.readFloat32('w'))).to.deep.equal([0, 1]);
         expect(both.metadata.model_ema).to.equal('<1 averaged weights, not used>');
         const alone = await open(write(dict({ model_ema: ema, epoch: 1 }), [['1', 4, bytesOf('f32', [5, 6])]]));
@@ -176,7 +219,9 @@ describe('checkpoints', () => {
   it('torch zip: big-endian storages', async () => {
     const order = { name: 'archive/byteorder', data: Buffer.from('big') };
     const big = Buffer.from(ramp(4)).swap32();
-    expect(await floats(torchZip(dict({ w: tensor({ shape: [2, 2], strides: [1, 2] }) }), { 0: big }, [order]), 'w')).to.deep.equal([0, 2, 1, 3]);
+    expect(await floats(torchZip(dict({ w: tensor({ shape: [2, 2], strides: [1, 2] }) }), { 0: big }, [order]), 'w')).to.deep.equal([
+      0, 2, 1, 3,
+    ]);
     const half = Buffer.from(bytesOf('f16', [1.5, -2])).swap16();
     expect(await floats(torchZip(dict({ w: tensor({ type: 'HalfStorage' }) }), { 0: half }, [order]), 'w')).to.deep.equal([1.5, -2]);
     const double = Buffer.from(bytesOf('f64', [1.5, -2])).swap64();
@@ -186,10 +231,18 @@ describe('checkpoints', () => {
   });
 
   it('torch zip: untyped storages, whose tensors carry the type', async () => {
-    const id = (numel: number): Py => raw(code(raw('(', ...(['storage', global('torch.storage', 'UntypedStorage'), '0', 'cpu', numel] as Py[]).map(code), 't')), 'Q');
+    const id = (numel: number): Py =>
+      raw(code(raw('(', ...(['storage', global('torch.storage', 'UntypedStorage'), '0', 'cpu', numel] as Py[]).map(code), 't')), 'Q');
     const v3 = call(
       global('torch._utils', '_rebuild_tensor_v3'),
-      id(8), 1, raw(code(1), 0x85), raw(code(1), 0x85), false, call(global('collections', 'OrderedDict')), global('torch', 'float32'), null,
+      id(8),
+      1,
+      raw(code(1), 0x85),
+      raw(code(1), 0x85),
+      false,
+      call(global('collections', 'OrderedDict')),
+      global('torch', 'float32'),
+      null,
     );
     expect(await floats(torchZip(dict({ w: v3 }), { 0: bytesOf('f32', [5, 6]) }), 'w')).to.deep.equal([6]);
   });
@@ -198,7 +251,10 @@ describe('checkpoints', () => {
     const stored = ramp(4096);
     const bytes = zip([
       { name: '__MACOSX/x/data.pkl', data: Buffer.from('junk') },
-      { name: 'x/data.pkl', data: pickle(dict({ w: tensor({ shape: [4096] }), v: tensor({ numel: 4096, shape: [2], strides: [2], offset: 1 }) })) },
+      {
+        name: 'x/data.pkl',
+        data: pickle(dict({ w: tensor({ shape: [4096] }), v: tensor({ numel: 4096, shape: [2], strides: [2], offset: 1 }) })),
+      },
       { name: 'x/data/0', data: deflateRawSync(stored), method: 8, size: stored.length },
     ]);
     const file = await open(bytes);
@@ -207,7 +263,9 @@ describe('checkpoints', () => {
   });
 
   it('torch zip: a comment at the end, any alignment', async () => {
-    expect(await floats(torchZip(dict({ w: tensor() }), { 0: ramp(2) }, [], { comment: Buffer.from('hello'), align: 1 }), 'w')).to.deep.equal([0, 1]);
+    expect(
+      await floats(torchZip(dict({ w: tensor() }), { 0: ramp(2) }, [], { comment: Buffer.from('hello'), align: 1 }), 'w'),
+    ).to.deep.equal([0, 1]);
   });
 
   it('torch legacy: views of storages (before PyTorch 0.4) and an object larger than the first window', async () => {
@@ -230,7 +288,12 @@ describe('checkpoints', () => {
       d: tensor({ storage: '6', type: 'DoubleStorage', shape: [1] }),
     });
     const file = await open(
-      torchLegacy(root, [['17', 4, ramp(2)], ['94', 2, bytesOf('f16', [1, 2, 3])], ['5', 1, Uint8Array.of(1)], ['6', 8, bytesOf('f64', [0.5])]]),
+      torchLegacy(root, [
+        ['17', 4, ramp(2)],
+        ['94', 2, bytesOf('f16', [1, 2, 3])],
+        ['5', 1, Uint8Array.of(1)],
+        ['6', 8, bytesOf('f64', [0.5])],
+      ]),
     );
     expect(Array.from(await file.readFloat32('h'))).to.deep.equal([1, 2, 3]);
     expect(Array.from(await file.readFloat32('f'))).to.deep.equal([0, 1]);
@@ -265,7 +328,10 @@ describe('checkpoints', () => {
     const at = 5 * 2 ** 30;
     const first = zip([{ name: 'a/data.pkl', data: pickle(dict({ w: tensor() })) }]);
     const local = first.readUInt32LE(first.length - 6);
-    const both = zip([{ name: 'a/data.pkl', data: pickle(dict({ w: tensor() })) }, { name: 'a/data/0', data: ramp(2), zip64Offset: BigInt(at) }]);
+    const both = zip([
+      { name: 'a/data.pkl', data: pickle(dict({ w: tensor() })) },
+      { name: 'a/data/0', data: ramp(2), zip64Offset: BigInt(at) },
+    ]);
     const directory = both.readUInt32LE(both.length - 6);
     const end = Buffer.from(both.subarray(-22));
     end.writeUInt32LE(local, 16);

@@ -22,7 +22,17 @@ describe('files', () => {
       expect(own.byteOffset).to.equal(0);
       own.fill(9);
       expect([...(await source.read(0, 4, 'x'))]).to.deep.equal([0, 1, 2, 3]);
-      for (const [position, length] of [[98, 3], [101, 0], [-1, 1], [0, -1], [0, 2 ** 40], [2 ** 60, 1], [0.5, 1], [Number.NaN, 1], [0, Number.POSITIVE_INFINITY]] as const) {
+      for (const [position, length] of [
+        [98, 3],
+        [101, 0],
+        [-1, 1],
+        [0, -1],
+        [0, 2 ** 40],
+        [2 ** 60, 1],
+        [0.5, 1],
+        [Number.NaN, 1],
+        [0, Number.POSITIVE_INFINITY],
+      ] as const) {
         await expectFailure(source.read(position, length, 'the thing'), 'ERR_FILE_FORMAT', 'the thing needs');
       }
       await source.close();
@@ -87,10 +97,14 @@ describe('files', () => {
     const controller = new AbortController();
     const reason = new Error('stop');
     let error: unknown;
-    await writeFileAtomically(at('aborted'), async (write) => {
-      await write(Buffer.from('x'));
-      controller.abort(reason);
-    }, { signal: controller.signal }).catch((e: unknown) => (error = e));
+    await writeFileAtomically(
+      at('aborted'),
+      async (write) => {
+        await write(Buffer.from('x'));
+        controller.abort(reason);
+      },
+      { signal: controller.signal },
+    ).catch((e: unknown) => (error = e));
     expect(error).to.equal(reason);
     expect(fs.existsSync(at('aborted'))).to.equal(false);
     expect(fs.readdirSync(folder()).filter((n) => n.endsWith('.tmp'))).to.deep.equal([]);

@@ -20,11 +20,17 @@ function sparse(file: string, size: number, parts: readonly (readonly [number, U
 
 function largeZip(file: string): void {
   const root = dict({ model: dict(Object.fromEntries(views())) });
-  const small = zip([{ name: 'm/data.pkl', data: pickle(root) }, { name: 'm/data/0', data: new Uint8Array(0), size: BYTES }]);
+  const small = zip([
+    { name: 'm/data.pkl', data: pickle(root) },
+    { name: 'm/data/0', data: new Uint8Array(0), size: BYTES },
+  ]);
   const directory = small.readUInt32LE(small.length - 6);
   const tail = Buffer.from(small.subarray(directory));
   tail.writeUInt32LE(directory + BYTES, tail.length - 6);
-  sparse(file, directory + BYTES + tail.length, [[0, small.subarray(0, directory)], [directory + BYTES, tail]]);
+  sparse(file, directory + BYTES + tail.length, [
+    [0, small.subarray(0, directory)],
+    [directory + BYTES, tail],
+  ]);
 }
 
 function largeLegacy(file: string): void {
@@ -34,12 +40,18 @@ function largeLegacy(file: string): void {
 
 function largeSafetensors(file: string): void {
   const header = Object.fromEntries(
-    Array.from({ length: TENSORS }, (_, i) => [`w${i}`, { dtype: 'F32', shape: [ELEMENTS], data_offsets: [4 * i * ELEMENTS, 4 * (i + 1) * ELEMENTS] }]),
+    Array.from({ length: TENSORS }, (_, i) => [
+      `w${i}`,
+      { dtype: 'F32', shape: [ELEMENTS], data_offsets: [4 * i * ELEMENTS, 4 * (i + 1) * ELEMENTS] },
+    ]),
   );
   const json = Buffer.from(JSON.stringify(header));
   const head = Buffer.alloc(8);
   head.writeBigUInt64LE(BigInt(json.length));
-  sparse(file, 8 + json.length + BYTES, [[0, head], [8, json]]);
+  sparse(file, 8 + json.length + BYTES, [
+    [0, head],
+    [8, json],
+  ]);
 }
 
 const views = (): [string, Py][] =>
@@ -66,12 +78,22 @@ describe('memory of a 400 MB checkpoint', () => {
   const tsx = `file://${require.resolve('tsx')}`;
   const library = path.resolve(__dirname, '../../lib/io/checkpoint.ts');
 
-  for (const [format, write] of [['zip', largeZip], ['legacy', largeLegacy], ['safetensors', largeSafetensors]] as const) {
+  for (const [format, write] of [
+    ['zip', largeZip],
+    ['legacy', largeLegacy],
+    ['safetensors', largeSafetensors],
+  ] as const) {
     it(`${format}: opening takes next to nothing, reading its size once`, () => {
       const file = path.join(folder(), `${format}.bin`);
       const warm = path.join(folder(), `${format}-warm.bin`);
       write(file);
-      fs.writeFileSync(warm, zip([{ name: 'm/data.pkl', data: pickle(dict({ w: tensor() })) }, { name: 'm/data/0', data: new Uint8Array(8) }]));
+      fs.writeFileSync(
+        warm,
+        zip([
+          { name: 'm/data.pkl', data: pickle(dict({ w: tensor() })) },
+          { name: 'm/data/0', data: new Uint8Array(8) },
+        ]),
+      );
       const run = spawnSync(process.execPath, ['--import', tsx, '-e', SCRIPT, library, file, warm], { encoding: 'utf8' });
       expect(run.status, run.stderr).to.equal(0);
       const { elements, open, read } = JSON.parse(run.stdout) as { elements: number; open: number; read: number };

@@ -13,7 +13,8 @@ function make(header: string, data: Uint8Array, version: 1 | 2 | 3 = 1, magic = 
   else length.writeUInt32LE(text.length);
   return Buffer.concat([Buffer.from(magic, 'latin1'), Buffer.from([version, 0]), length, text, data]);
 }
-const header = (descr: string, shape: string, fortran = 'False'): string => `{'descr': '${descr}', 'fortran_order': ${fortran}, 'shape': ${shape}, }\n`;
+const header = (descr: string, shape: string, fortran = 'False'): string =>
+  `{'descr': '${descr}', 'fortran_order': ${fortran}, 'shape': ${shape}, }\n`;
 const array = (descr: string, shape: string, data: Uint8Array, fortran = 'False'): Buffer => make(header(descr, shape, fortran), data);
 const f32 = (...v: number[]): Uint8Array => bytesOf('f32', v);
 const swapped = (bytes: Uint8Array, size: 2 | 4 | 8): Uint8Array => {
@@ -32,12 +33,24 @@ describe('npy', () => {
   it('reads every number type', async () => {
     const values = [1, 0, 2];
     const cases: [string, string, Uint8Array][] = [
-      ['<f8', 'f64', bytesOf('f64', values)], ['<f4', 'f32', f32(...values)], ['<f2', 'f16', bytesOf('f16', values)],
-      ['<i8', 'i64', bytesOf('i64', values)], ['<i4', 'i32', bytesOf('i32', values)], ['<i2', 'i16', bytesOf('i16', values)], ['|i1', 'i8', bytesOf('i8', values)],
-      ['<u8', 'u64', bytesOf('i64', values)], ['<u4', 'u32', bytesOf('i32', values)], ['<u2', 'u16', bytesOf('i16', values)], ['|u1', 'u8', bytesOf('u8', values)],
-      ['|b1', 'bool', bytesOf('u8', values)], ['=f4', 'f32', f32(...values)],
-      ['>f8', 'f64', swapped(bytesOf('f64', values), 8)], ['>f4', 'f32', swapped(f32(...values), 4)], ['>f2', 'f16', swapped(bytesOf('f16', values), 2)],
-      ['>i8', 'i64', swapped(bytesOf('i64', values), 8)], ['>u2', 'u16', swapped(bytesOf('i16', values), 2)],
+      ['<f8', 'f64', bytesOf('f64', values)],
+      ['<f4', 'f32', f32(...values)],
+      ['<f2', 'f16', bytesOf('f16', values)],
+      ['<i8', 'i64', bytesOf('i64', values)],
+      ['<i4', 'i32', bytesOf('i32', values)],
+      ['<i2', 'i16', bytesOf('i16', values)],
+      ['|i1', 'i8', bytesOf('i8', values)],
+      ['<u8', 'u64', bytesOf('i64', values)],
+      ['<u4', 'u32', bytesOf('i32', values)],
+      ['<u2', 'u16', bytesOf('i16', values)],
+      ['|u1', 'u8', bytesOf('u8', values)],
+      ['|b1', 'bool', bytesOf('u8', values)],
+      ['=f4', 'f32', f32(...values)],
+      ['>f8', 'f64', swapped(bytesOf('f64', values), 8)],
+      ['>f4', 'f32', swapped(f32(...values), 4)],
+      ['>f2', 'f16', swapped(bytesOf('f16', values), 2)],
+      ['>i8', 'i64', swapped(bytesOf('i64', values), 8)],
+      ['>u2', 'u16', swapped(bytesOf('i16', values), 2)],
     ];
     for (const [descr, dtype, bytes] of cases) {
       const read = await readNpy(save(array(descr, '(3,)', bytes)));
@@ -61,7 +74,12 @@ describe('npy', () => {
     const stored = new Array<number>(24);
     for (let i = 0; i < 2; i++) for (let j = 0; j < 3; j++) for (let k = 0; k < 4; k++) stored[i + 2 * j + 6 * k] = 12 * i + 4 * j + k;
     const expected = Array.from({ length: 24 }, (_, i) => i);
-    for (const [descr, bytes] of [['<f4', f32(...stored)], ['>f8', swapped(bytesOf('f64', stored), 8)], ['|u1', bytesOf('u8', stored)], ['<i2', bytesOf('i16', stored)]] as const) {
+    for (const [descr, bytes] of [
+      ['<f4', f32(...stored)],
+      ['>f8', swapped(bytesOf('f64', stored), 8)],
+      ['|u1', bytesOf('u8', stored)],
+      ['<i2', bytesOf('i16', stored)],
+    ] as const) {
       const full = save(array(descr, '(2, 3, 4)', bytes, 'True'));
       expect(Array.from((await readNpy(full)).toFloat32()), descr).to.deep.equal(expected);
       const file = await openNpy(full);
@@ -86,7 +104,12 @@ describe('npy', () => {
     const last = await file.readRows(999_998, 1e6);
     expect([last.length, last[0], last[1999]]).to.deep.equal([2000, 0, 999]);
     expect((await file.readRows(5, 5)).length).to.equal(0);
-    for (const [a, b] of [[-1, 0], [0, 1e6 + 1], [3, 2], [0.5, 1]] as const) {
+    for (const [a, b] of [
+      [-1, 0],
+      [0, 1e6 + 1],
+      [3, 2],
+      [0.5, 1],
+    ] as const) {
       let error: unknown;
       await file.readRows(a, b).catch((e: unknown) => (error = e));
       expect(error, `${a}, ${b}`).to.be.instanceOf(RangeError);
@@ -122,15 +145,32 @@ describe('npy', () => {
   });
 
   it('reads integers of any type as int32, with a check of range', async () => {
-    for (const [descr, bytes] of [['<i8', bytesOf('i64', [3, -1, 7])], ['>i4', swapped(bytesOf('i32', [3, -1, 7]), 4)], ['|i1', bytesOf('i8', [3, -1, 7])]] as const) {
+    for (const [descr, bytes] of [
+      ['<i8', bytesOf('i64', [3, -1, 7])],
+      ['>i4', swapped(bytesOf('i32', [3, -1, 7]), 4)],
+      ['|i1', bytesOf('i8', [3, -1, 7])],
+    ] as const) {
       const { shape, data } = await readNpyIntegers(save(array(descr, '(3,)', bytes)));
       expect([shape, Array.from(data)], descr).to.deep.equal([[3], [3, -1, 7]]);
     }
-    for (const [descr, bytes] of [['<u8', bytesOf('i64', [3, 1, 7])], ['<u4', bytesOf('i32', [3, 1, 7])], ['<u2', bytesOf('i16', [3, 1, 7])], ['|u1', bytesOf('u8', [3, 1, 7])]] as const) {
+    for (const [descr, bytes] of [
+      ['<u8', bytesOf('i64', [3, 1, 7])],
+      ['<u4', bytesOf('i32', [3, 1, 7])],
+      ['<u2', bytesOf('i16', [3, 1, 7])],
+      ['|u1', bytesOf('u8', [3, 1, 7])],
+    ] as const) {
       expect(Array.from((await readNpyIntegers(save(array(descr, '(3,)', bytes)))).data), descr).to.deep.equal([3, 1, 7]);
     }
-    await expectFailure(readNpyIntegers(save(array('<i8', '(2,)', bytesOf('i64', [1, 2 ** 31])))), 'ERR_DATA', 'value 2147483648 at index 1');
-    await expectFailure(readNpyIntegers(save(array('<u4', '(1,)', Uint8Array.of(255, 255, 255, 255)))), 'ERR_DATA', 'value 4294967295 at index 0');
+    await expectFailure(
+      readNpyIntegers(save(array('<i8', '(2,)', bytesOf('i64', [1, 2 ** 31])))),
+      'ERR_DATA',
+      'value 2147483648 at index 1',
+    );
+    await expectFailure(
+      readNpyIntegers(save(array('<u4', '(1,)', Uint8Array.of(255, 255, 255, 255)))),
+      'ERR_DATA',
+      'value 4294967295 at index 0',
+    );
     await expectFailure(readNpyIntegers(save(array('<u8', '(1,)', new Uint8Array(8).fill(255)))), 'ERR_DATA', 'does not fit');
     await expectFailure(readNpyIntegers(save(array('<f4', '(1,)', f32(1)))), 'ERR_DATA', 'holds floats (f32)');
   });
@@ -143,14 +183,22 @@ describe('npy', () => {
     ['no header length', Buffer.from('\x93NUMPY\x01\0\x10', 'latin1'), 'ERR_FILE_FORMAT', 'truncated'],
     ['a header beyond the file', Buffer.from('\x93NUMPY\x01\0\x10\x10{}', 'latin1'), 'ERR_FILE_FORMAT', 'the header needs 4112 bytes'],
     ['a header of 2 GB', Buffer.from('\x93NUMPY\x02\0\0\0\0\x80{}', 'latin1'), 'ERR_FILE_FORMAT', 'header of 2147483648 bytes'],
-    ['a truncated body', array('<f4', '(3,)', f32(1, 2)),
-      'ERR_FILE_FORMAT', 'truncated: its shape (3) needs 12 bytes of data, but 8 follow'],
+    [
+      'a truncated body',
+      array('<f4', '(3,)', f32(1, 2)),
+      'ERR_FILE_FORMAT',
+      'truncated: its shape (3) needs 12 bytes of data, but 8 follow',
+    ],
     ['a body too long', array('<f4', '(1,)', f32(1, 2)), 'ERR_FILE_FORMAT', 'too long: its shape (1) needs 4 bytes of data, but 8 follow'],
     ['a petabyte declared', array('<f4', '(1000000, 1000000, 250)', f32(1)), 'ERR_FILE_FORMAT', 'truncated: its shape'],
     ['an overflow hidden by a zero', array('<f4', '(4294967296, 4294967296, 0)', f32()), 'ERR_FILE_FORMAT', 'an impossible shape'],
     ['Python objects', array('|O', '(1,)', f32(1, 2)), 'ERR_UNSUPPORTED', 'Python objects (which only running code could load)'],
-    ['records', make("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}", f32(1)),
-      'ERR_UNSUPPORTED', 'records with named fields'],
+    [
+      'records',
+      make("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,)}", f32(1)),
+      'ERR_UNSUPPORTED',
+      'records with named fields',
+    ],
     ['complex numbers', array('<c8', '(1,)', f32(1, 2)), 'ERR_UNSUPPORTED', 'complex numbers'],
     ['text', array('<U1', '(1,)', f32(1)), 'ERR_UNSUPPORTED', 'text'],
     ['bfloat16', array('|V2', '(1,)', Uint8Array.of(1, 2)), 'ERR_UNSUPPORTED', 'convert to float32 first'],
@@ -158,8 +206,12 @@ describe('npy', () => {
     ['floats of 16 bytes', array('<f16', '(1,)', new Uint8Array(16)), 'ERR_UNSUPPORTED', 'floats of a rare width'],
     ['a type of no meaning', array('hello', '(1,)', f32(1)), 'ERR_FILE_FORMAT', "an unreadable type 'hello'"],
     ['an unknown type letter', array('<q4', '(1,)', f32(1)), 'ERR_FILE_FORMAT', "an unknown type '<q4'"],
-    ['code for a header', make("__import__('os').system('id')", f32(1)),
-      'ERR_FILE_FORMAT', 'malformed: unexpected character at character 0'],
+    [
+      'code for a header',
+      make("__import__('os').system('id')", f32(1)),
+      'ERR_FILE_FORMAT',
+      'malformed: unexpected character at character 0',
+    ],
     ['an expression for a shape', array('<f4', '(1+1,)', f32(1, 2)), 'ERR_FILE_FORMAT', 'malformed'],
     ['a number for a shape', array('<f4', '(3)', f32(1, 2, 3)), 'ERR_FILE_FORMAT', "no valid 'shape'"],
     ['a negative size', array('<f4', '(-1,)', f32(1)), 'ERR_FILE_FORMAT', 'malformed'],
@@ -169,10 +221,18 @@ describe('npy', () => {
     ['a shape nested a thousand deep', array('<f4', '('.repeat(1000), f32(1)), 'ERR_FILE_FORMAT', 'nested too deep'],
     ['no shape', make("{'descr': '<f4', 'fortran_order': False}", f32(1)), 'ERR_FILE_FORMAT', "no valid 'shape'"],
     ['an order of no meaning', array('<f4', '(1,)', f32(1), '0'), 'ERR_FILE_FORMAT', "no 'fortran_order'"],
-    ['an unknown key', make("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), '__class__': 1}", f32(1)),
-      'ERR_FILE_FORMAT', "unknown key '__class__'"],
-    ['a duplicate key', make("{'descr': '<f4', 'descr': '|O', 'fortran_order': False, 'shape': (1,)}", f32(1)),
-      'ERR_FILE_FORMAT', "duplicate key 'descr'"],
+    [
+      'an unknown key',
+      make("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), '__class__': 1}", f32(1)),
+      'ERR_FILE_FORMAT',
+      "unknown key '__class__'",
+    ],
+    [
+      'a duplicate key',
+      make("{'descr': '<f4', 'descr': '|O', 'fortran_order': False, 'shape': (1,)}", f32(1)),
+      'ERR_FILE_FORMAT',
+      "duplicate key 'descr'",
+    ],
     ['a list for a header', make("['descr']", f32(1)), 'ERR_FILE_FORMAT', 'is no dict'],
     ['an unclosed string', make("{'descr", f32(1)), 'ERR_FILE_FORMAT', 'string without end'],
     ['text after the dict', make(`${header('<f4', '(1,)')}; import os`, f32(1)), 'ERR_FILE_FORMAT', 'unexpected text after the dict'],

@@ -27,7 +27,21 @@ describe('pickle machine', () => {
         expect(tree.none).to.equal(null);
         expect([tree.true, tree.false]).to.deep.equal([true, false]);
         expect(tree.ints).to.deep.equal([
-          0, 1, 255, 256, 65535, 65536, -1, -128, -129, 2 ** 31 - 1, -(2 ** 31), 2 ** 31, -(2 ** 31) - 1, 2 ** 53 - 1, -(2 ** 53 - 1),
+          0,
+          1,
+          255,
+          256,
+          65535,
+          65536,
+          -1,
+          -128,
+          -129,
+          2 ** 31 - 1,
+          -(2 ** 31),
+          2 ** 31,
+          -(2 ** 31) - 1,
+          2 ** 53 - 1,
+          -(2 ** 53 - 1),
         ]);
         expect(root.map.get('big')).to.deep.equal([2n ** 64n, -(2n ** 64n), 2n ** 63n - 1n, -(2n ** 63n)]);
         expect(tree.floats).to.deep.equal([0, -1.5, 1e300, Infinity, -Infinity]);
@@ -44,7 +58,10 @@ describe('pickle machine', () => {
         expect(tree.tuple).to.deep.equal([[], [1], [1, 2], [1, 2, 3], [1, 2, 3, 4]]);
         expect({ ...(tree.dict as object) }).to.deep.equal({ a: 1, 2: 'b', '(1, 2)': 3, None: 4 });
         expect([tree.set, tree.frozen]).to.deep.equal([[7], [8]]);
-        expect(Object.entries(tree.ordered as object)).to.deep.equal([['x', 1], ['y', 2]]);
+        expect(Object.entries(tree.ordered as object)).to.deep.equal([
+          ['x', 1],
+          ['y', 2],
+        ]);
         expect({ ...(tree.dd as object) }).to.deep.equal({ k: [1] });
       });
 
@@ -66,7 +83,12 @@ describe('pickle machine', () => {
 
       it('NumPy scalars and arrays', () => {
         expect(tree.np).to.deep.equal([1.5, -7, 2.25, true]);
-        expect({ ...(tree.nparr as object) }).to.deep.equal({ __class__: 'numpy.ndarray', dtype: 'f4', shape: [2, 3], values: [0, 1, 2, 3, 4, 5] });
+        expect({ ...(tree.nparr as object) }).to.deep.equal({
+          __class__: 'numpy.ndarray',
+          dtype: 'f4',
+          shape: [2, 3],
+          values: [0, 1, 2, 3, 4, 5],
+        });
         expect({ ...(tree.npT as object) }).to.deep.include({ dtype: 'i2', shape: [2, 3], fortranOrder: true, values: [0, 3, 1, 4, 2, 5] });
       });
     });
@@ -105,7 +127,12 @@ describe('pickle machine', () => {
     const chained = round(call(call(global('builtins', 'getattr'), global('os', 'system'), '__call__'), 'x')) as PyObject;
     expect(chained.className).to.equal('builtins.getattr()');
     // JavaScript's own names mean nothing here.
-    for (const [module, name] of [['constructor', 'constructor'], ['__proto__', 'toString'], ['builtins', '__proto__'], ['process', 'exit']] as const) {
+    for (const [module, name] of [
+      ['constructor', 'constructor'],
+      ['__proto__', 'toString'],
+      ['builtins', '__proto__'],
+      ['process', 'exit'],
+    ] as const) {
       expect(round(call(global(module, name), 1)), `${module}.${name}`).to.be.instanceOf(PyObject);
     }
     expect(fs.existsSync(marker)).to.equal(false);
@@ -123,10 +150,16 @@ describe('pickle machine', () => {
   });
 
   it('makes dict and list subclasses records with their items', () => {
-    const node = plain(round(raw(code(newObject(global('yacs.config', 'CfgNode'))), '(', code('A'), code(1), 'u'))) as Record<string, unknown>;
+    const node = plain(round(raw(code(newObject(global('yacs.config', 'CfgNode'))), '(', code('A'), code(1), 'u'))) as Record<
+      string,
+      unknown
+    >;
     expect(node.__class__).to.equal('yacs.config.CfgNode');
     expect({ ...(node.items as object) }).to.deep.equal({ A: 1 });
-    const list = plain(round(raw(code(newObject(global('omegaconf', 'ListConfig'))), '(', code(1), code(2), 'e'))) as Record<string, unknown>;
+    const list = plain(round(raw(code(newObject(global('omegaconf', 'ListConfig'))), '(', code(1), code(2), 'e'))) as Record<
+      string,
+      unknown
+    >;
     expect(list.list).to.deep.equal([1, 2]);
   });
 
@@ -142,13 +175,24 @@ describe('pickle machine', () => {
     const inner = call(global('torch._utils', '_rebuild_tensor_v2'), null, 0, tuple(), tuple(), false, null);
     expect(round(call(global('torch._utils', '_rebuild_parameter'), inner, true, null))).to.be.instanceOf(TorchTensor);
     const args = tuple(null, 0, tuple(), tuple(), false, null);
-    const typed = call(global('torch._tensor', '_rebuild_from_type_v2'), global('torch._utils', '_rebuild_tensor_v2'), global('x', 'T'), args, null);
+    const typed = call(
+      global('torch._tensor', '_rebuild_from_type_v2'),
+      global('torch._utils', '_rebuild_tensor_v2'),
+      global('x', 'T'),
+      args,
+      null,
+    );
     expect(round(typed)).to.be.instanceOf(TorchTensor);
   });
 
   it('describes what a small pickle blows up, without building it', () => {
     // 60 levels of [x, x] by sharing: a tree of 2^60 leaves.
-    const levels = Buffer.concat([Buffer.from([0x80, 2]), Buffer.from('K\x01'), ...Array.from({ length: 60 }, () => Buffer.from('2\x86', 'latin1')), Buffer.from('.')]);
+    const levels = Buffer.concat([
+      Buffer.from([0x80, 2]),
+      Buffer.from('K\x01'),
+      ...Array.from({ length: 60 }, () => Buffer.from('2\x86', 'latin1')),
+      Buffer.from('.'),
+    ]);
     const text = JSON.stringify(plain(load(levels)));
     expect(text).to.include('<left out');
     expect(text.length).to.be.lessThan(8e6);
@@ -209,7 +253,9 @@ describe('pickle machine', () => {
   for (const [title, bytes, fragment] of failures) {
     it(`refuses ${title}`, () => {
       const data = typeof bytes === 'string' ? Buffer.from(bytes, 'latin1') : bytes;
-      expect(() => load(data)).to.throw(new RegExp(fragment.includes('|') ? fragment : fragment.replace(/[.*+?^${}()[\]\\]/g, '\\$&'))).with.property('code', 'ERR_FILE_FORMAT');
+      expect(() => load(data))
+        .to.throw(new RegExp(fragment.includes('|') ? fragment : fragment.replace(/[.*+?^${}()[\]\\]/g, '\\$&')))
+        .with.property('code', 'ERR_FILE_FORMAT');
     });
   }
 

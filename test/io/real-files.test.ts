@@ -50,7 +50,8 @@ describeShared('real files of ../shared', (root) => {
         const full = path.join(folder, file);
         const array = await readNpy(full);
         if (shape !== undefined) expect(array.shape, file).to.deep.equal(shape);
-        if (dtype !== undefined) expect(array.dtype, file).to.equal({ float32: 'f32', float64: 'f64', int32: 'i32', int64: 'i64', uint8: 'u8' }[dtype]);
+        if (dtype !== undefined)
+          expect(array.dtype, file).to.equal({ float32: 'f32', float64: 'f64', int32: 'i32', int64: 'i64', uint8: 'u8' }[dtype]);
         if (array.dtype === 'i32') {
           expect(Array.from((await readNpyIntegers(full)).data), file).to.deep.equal(Array.from(array.toFloat32()));
           continue;
@@ -100,7 +101,8 @@ describeShared('real files of ../shared', (root) => {
       if (!fs.existsSync(file)) continue;
       const checkpoint = await openCheckpoint(file);
       expect(checkpoint.entries.size, name).to.be.greaterThan(50);
-      for (const n of checkpoint.entries.keys()) expect((await checkpoint.readFloat32(n)).every(Number.isFinite), `${name} ${n}`).to.equal(true);
+      for (const n of checkpoint.entries.keys())
+        expect((await checkpoint.readFloat32(n)).every(Number.isFinite), `${name} ${n}`).to.equal(true);
       await checkpoint.close();
     }
   });

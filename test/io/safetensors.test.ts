@@ -26,11 +26,16 @@ describe('safetensors', () => {
   const left = (): string[] => fs.readdirSync(folder()).filter((n) => n.endsWith('.tmp'));
 
   const ALL: TensorToWrite[] = (['f64', 'f32', 'f16', 'bf16', 'i64', 'i32', 'i16', 'i8', 'u8', 'bool'] as DType[]).map((dtype) => ({
-    name: `t.${dtype}`, dtype, shape: [2, 2], data: bytesOf(dtype, [1, 0, 1, 1]),
+    name: `t.${dtype}`,
+    dtype,
+    shape: [2, 2],
+    data: bytesOf(dtype, [1, 0, 1, 1]),
   }));
 
   it('writes and reads every element type, lazily and eagerly', async () => {
-    const lazy = ALL.map((t, i) => (i % 3 === 0 ? t : i % 3 === 1 ? { ...t, data: () => t.data as Uint8Array } : { ...t, data: async () => t.data as Uint8Array }));
+    const lazy = ALL.map((t, i) =>
+      i % 3 === 0 ? t : i % 3 === 1 ? { ...t, data: () => t.data as Uint8Array } : { ...t, data: async () => t.data as Uint8Array },
+    );
     await writeSafetensors(at('all.safetensors'), lazy, { format: 'test', 'ключ "x"': 'line\nbreak' });
     const file = await openSafetensors(at('all.safetensors'));
     expect(file.format).to.equal('safetensors');
@@ -47,11 +52,15 @@ describe('safetensors', () => {
   });
 
   it('lays the file out as the reference implementation does', async () => {
-    await writeSafetensors(at('layout'), [
-      { name: 'b', dtype: 'u8', shape: [3], data: Uint8Array.of(1, 2, 3) },
-      { name: 'z', dtype: 'f32', shape: [], data: f32(1) },
-      { name: 'a', dtype: 'f32', shape: [1], data: f32(2) },
-    ], { b: '2', a: '1' });
+    await writeSafetensors(
+      at('layout'),
+      [
+        { name: 'b', dtype: 'u8', shape: [3], data: Uint8Array.of(1, 2, 3) },
+        { name: 'z', dtype: 'f32', shape: [], data: f32(1) },
+        { name: 'a', dtype: 'f32', shape: [1], data: f32(2) },
+      ],
+      { b: '2', a: '1' },
+    );
     const bytes = fs.readFileSync(at('layout'));
     const length = Number(bytes.readBigUInt64LE());
     expect(length % 8).to.equal(0);
@@ -72,7 +81,10 @@ describe('safetensors', () => {
     await writeSafetensors(at('none'), []);
     expect((await openSafetensors(at('none'))).entries.size).to.equal(0);
     const names = ['__proto__', 'constructor', '', '"\\\n', '\u{1f600}', 'toString'].filter((n) => n !== '');
-    await writeSafetensors(at('names'), [...names.map((name) => ({ name, dtype: 'f32' as const, shape: [], data: f32(1) })), { name: 'empty', dtype: 'i64' as const, shape: [0, 7], data: new Uint8Array(0) }]);
+    await writeSafetensors(at('names'), [
+      ...names.map((name) => ({ name, dtype: 'f32' as const, shape: [], data: f32(1) })),
+      { name: 'empty', dtype: 'i64' as const, shape: [0, 7], data: new Uint8Array(0) },
+    ]);
     const file = await openSafetensors(at('names'));
     for (const name of names) expect(Array.from(await file.readFloat32(name)), name).to.deep.equal([1]);
     expect((await file.readFloat32('empty')).length).to.equal(0);
@@ -111,10 +123,23 @@ describe('safetensors', () => {
     const controller = new AbortController();
     const reason = new Error('enough');
     const attempts: [string, TensorToWrite['data'], RegExp][] = [
-      ['fails', () => { throw new Error('no weights'); }, /no weights/],
+      [
+        'fails',
+        () => {
+          throw new Error('no weights');
+        },
+        /no weights/,
+      ],
       ['rejects', () => Promise.reject(new Error('no luck')), /no luck/],
       ['too short', () => f32(), /Expected 4 bytes/],
-      ['aborted', () => { controller.abort(reason); return f32(1); }, /enough/],
+      [
+        'aborted',
+        () => {
+          controller.abort(reason);
+          return f32(1);
+        },
+        /enough/,
+      ],
     ];
     for (const [title, data, message] of attempts) {
       let error: unknown;
@@ -143,46 +168,90 @@ describe('safetensors', () => {
     ['a raw control character', make('{"a\nb":1}'), 'ERR_FILE_FORMAT', 'bad string'],
     ['a header nested 100 deep', make(`${'{"a":'.repeat(100)}1${'}'.repeat(100)}`), 'ERR_FILE_FORMAT', 'nested too deep'],
     ['a header nested a million deep', make(`{"a":${'['.repeat(1e6)}`), 'ERR_FILE_FORMAT', 'nested too deep'],
-    ['a duplicate name', make(`{"a":${entry('F32', [1], 0, 4)},"a":${entry('F32', [1], 0, 4)}}`, f32(1)),
-      'ERR_FILE_FORMAT', 'duplicate key "a"'],
-    ['a duplicate name in disguise', make(`{"a":${entry('F32', [1], 0, 4)},"\\u0061":${entry('F32', [1], 0, 4)}}`, f32(1)),
-      'ERR_FILE_FORMAT', 'duplicate key "a"'],
-    ['a duplicate dtype', make('{"a":{"dtype":"F32","dtype":"I8","shape":[1],"data_offsets":[0,4]}}', f32(1)),
-      'ERR_FILE_FORMAT', 'duplicate key "dtype"'],
+    [
+      'a duplicate name',
+      make(`{"a":${entry('F32', [1], 0, 4)},"a":${entry('F32', [1], 0, 4)}}`, f32(1)),
+      'ERR_FILE_FORMAT',
+      'duplicate key "a"',
+    ],
+    [
+      'a duplicate name in disguise',
+      make(`{"a":${entry('F32', [1], 0, 4)},"\\u0061":${entry('F32', [1], 0, 4)}}`, f32(1)),
+      'ERR_FILE_FORMAT',
+      'duplicate key "a"',
+    ],
+    [
+      'a duplicate dtype',
+      make('{"a":{"dtype":"F32","dtype":"I8","shape":[1],"data_offsets":[0,4]}}', f32(1)),
+      'ERR_FILE_FORMAT',
+      'duplicate key "dtype"',
+    ],
     ['an unknown dtype', make(`{"a":${entry('F33', [1], 0, 4)}}`, f32(1)), 'ERR_FILE_FORMAT', "tensor 'a' has unknown dtype 'F33'"],
     ['a dtype of no use here', make(`{"a":${entry('F8_E4M3', [4], 0, 4)}}`, f32(1)), 'ERR_UNSUPPORTED', "tensor 'a' has type F8_E4M3"],
     ['no dtype', make('{"a":{"shape":[1],"data_offsets":[0,4]}}', f32(1)), 'ERR_FILE_FORMAT', "tensor 'a' has no dtype"],
     ['no shape', make('{"a":{"dtype":"F32","data_offsets":[0,4]}}', f32(1)), 'ERR_FILE_FORMAT', 'no list of sizes'],
     ['a negative size', make(`{"a":${entry('F32', [-1], 0, 4)}}`, f32(1)), 'ERR_FILE_FORMAT', 'no list of sizes'],
     ['a fractional size', make(`{"a":${entry('F32', [0.5], 0, 4)}}`, f32(1)), 'ERR_FILE_FORMAT', 'no list of sizes'],
-    ['a size beyond 2^53', make(`{"a":{"dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,4]}}`, f32(1)),
-      'ERR_FILE_FORMAT', 'no list of sizes'],
+    [
+      'a size beyond 2^53',
+      make(`{"a":{"dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,4]}}`, f32(1)),
+      'ERR_FILE_FORMAT',
+      'no list of sizes',
+    ],
     ['a product beyond 2^53', make(`{"a":${entry('F32', [2 ** 32, 2 ** 32], 0, 4)}}`, f32(1)), 'ERR_FILE_FORMAT', 'impossible size'],
     ['an overflow hidden by a zero', make(`{"a":${entry('F32', [2 ** 32, 2 ** 32, 0], 0, 0)}}`), 'ERR_FILE_FORMAT', 'impossible size'],
     ['one offset', make('{"a":{"dtype":"F32","shape":[1],"data_offsets":[0]}}', f32(1)), 'ERR_FILE_FORMAT', 'no pair of positions'],
     ['offsets in the wrong order', make(`{"a":${entry('F32', [1], 4, 0)}}`, f32(1)), 'ERR_FILE_FORMAT', 'wrong order (4, 0)'],
     ['a negative offset', make(`{"a":${entry('F32', [1], -4, 0)}}`, f32(1)), 'ERR_FILE_FORMAT', 'no pair of positions'],
-    ['a size that is not that of the shape', make(`{"a":${entry('F32', [2], 0, 4)}}`, f32(1)),
-      'ERR_FILE_FORMAT', 'has 4 bytes of data, but 2 F32 needs 8'],
-    ['an overlap', make(`{"a":${entry('F32', [1], 0, 4)},"b":${entry('F32', [1], 2, 6)}}`, f32(1, 2)),
-      'ERR_FILE_FORMAT', "tensor 'b' overlaps the one before it"],
-    ['two tensors of the same bytes', make(`{"a":${entry('F32', [1], 0, 4)},"b":${entry('F32', [1], 0, 4)}}`, f32(1)),
-      'ERR_FILE_FORMAT', 'overlaps'],
-    ['a hole', make(`{"a":${entry('F32', [1], 0, 4)},"b":${entry('F32', [1], 8, 12)}}`, f32(1, 2, 3)),
-      'ERR_FILE_FORMAT', "a hole of 4 bytes lies before tensor 'b'"],
+    [
+      'a size that is not that of the shape',
+      make(`{"a":${entry('F32', [2], 0, 4)}}`, f32(1)),
+      'ERR_FILE_FORMAT',
+      'has 4 bytes of data, but 2 F32 needs 8',
+    ],
+    [
+      'an overlap',
+      make(`{"a":${entry('F32', [1], 0, 4)},"b":${entry('F32', [1], 2, 6)}}`, f32(1, 2)),
+      'ERR_FILE_FORMAT',
+      "tensor 'b' overlaps the one before it",
+    ],
+    [
+      'two tensors of the same bytes',
+      make(`{"a":${entry('F32', [1], 0, 4)},"b":${entry('F32', [1], 0, 4)}}`, f32(1)),
+      'ERR_FILE_FORMAT',
+      'overlaps',
+    ],
+    [
+      'a hole',
+      make(`{"a":${entry('F32', [1], 0, 4)},"b":${entry('F32', [1], 8, 12)}}`, f32(1, 2, 3)),
+      'ERR_FILE_FORMAT',
+      "a hole of 4 bytes lies before tensor 'b'",
+    ],
     ['a hole at the beginning', make(`{"a":${entry('F32', [1], 4, 8)}}`, f32(1, 2)), 'ERR_FILE_FORMAT', 'a hole of 4 bytes'],
-    ['bytes behind the last tensor', make(`{"a":${entry('F32', [1], 0, 4)}}`, f32(1, 2)),
-      'ERR_FILE_FORMAT', '4 bytes lie behind the last tensor'],
+    [
+      'bytes behind the last tensor',
+      make(`{"a":${entry('F32', [1], 0, 4)}}`, f32(1, 2)),
+      'ERR_FILE_FORMAT',
+      '4 bytes lie behind the last tensor',
+    ],
     ['bytes without tensors', make('{}', f32(1)), 'ERR_FILE_FORMAT', '4 bytes lie behind'],
-    ['a tensor beyond the file', make(`{"a":${entry('F32', [100], 0, 400)}}`, f32(1)),
-      'ERR_FILE_FORMAT', "truncated: tensor 'a' ends at byte"],
+    [
+      'a tensor beyond the file',
+      make(`{"a":${entry('F32', [100], 0, 400)}}`, f32(1)),
+      'ERR_FILE_FORMAT',
+      "truncated: tensor 'a' ends at byte",
+    ],
     ['a tensor of a petabyte', make(`{"a":${entry('U8', [1e15], 0, 1e15)}}`, f32(1)), 'ERR_FILE_FORMAT', 'truncated'],
     ['metadata that is a list', make('{"__metadata__":[]}'), 'ERR_FILE_FORMAT', '__metadata__ is no JSON object'],
     ['metadata with a number', make('{"__metadata__":{"n":1}}'), 'ERR_FILE_FORMAT', "__metadata__ entry 'n' is no string"],
     ['a tensor that is a number', make('{"a":1}'), 'ERR_FILE_FORMAT', "tensor 'a' has no description"],
     ['a header length beyond the file', make('{}', undefined, 500), 'ERR_FILE_FORMAT', 'truncated: declares a header of 500 bytes'],
-    ['a header length of 2^63', Buffer.concat([Buffer.from([0, 0, 0, 0, 0, 0, 0, 0x80]), Buffer.from('{}')]),
-      'ERR_FILE_FORMAT', 'at most 100000000'],
+    [
+      'a header length of 2^63',
+      Buffer.concat([Buffer.from([0, 0, 0, 0, 0, 0, 0, 0x80]), Buffer.from('{}')]),
+      'ERR_FILE_FORMAT',
+      'at most 100000000',
+    ],
     ['a header of no bytes', make('', f32(1)), 'ERR_FILE_FORMAT', 'no valid JSON: unexpected end at character 0'],
   ];
   for (const [title, bytes, code, fragment] of HEADERS) {

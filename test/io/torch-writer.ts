@@ -94,7 +94,10 @@ export function tensor(spec: TensorSpec = {}): Code {
   const shape = spec.shape ?? tuple(2);
   const dims = spec.shape instanceof Code || spec.shape === undefined ? [2] : (spec.shape as number[]);
   let step = 1;
-  const dense = [...dims].reverse().map((d) => ((step *= d), step / (d || 1))).reverse();
+  const dense = [...dims]
+    .reverse()
+    .map((d) => ((step *= d), step / (d || 1)))
+    .reverse();
   const id: Py[] = ['storage', global('torch', spec.type ?? 'FloatStorage'), spec.storage ?? '0', 'cpu', spec.numel ?? step];
   if (spec.view !== undefined) id.push(tuple(...spec.view));
   const asTuple = (v: Py): Py => (Array.isArray(v) ? tuple(...(v as Py[])) : v);
@@ -221,20 +224,32 @@ export function torchLegacy(root: Py, storages: readonly (readonly [string, numb
 }
 
 /** The bytes of numbers in an element type. */
-export function bytesOf(type: 'f64' | 'f32' | 'f16' | 'bf16' | 'i64' | 'i32' | 'i16' | 'i8' | 'u8' | 'bool', values: readonly number[]): Uint8Array {
+export function bytesOf(
+  type: 'f64' | 'f32' | 'f16' | 'bf16' | 'i64' | 'i32' | 'i16' | 'i8' | 'u8' | 'bool',
+  values: readonly number[],
+): Uint8Array {
   const bytes = (a: ArrayBufferView): Uint8Array => new Uint8Array(a.buffer, a.byteOffset, a.byteLength);
   switch (type) {
-    case 'f64': return bytes(Float64Array.from(values));
-    case 'f32': return bytes(Float32Array.from(values));
-    case 'f16': return bytes(Uint16Array.from(values, toHalf));
+    case 'f64':
+      return bytes(Float64Array.from(values));
+    case 'f32':
+      return bytes(Float32Array.from(values));
+    case 'f16':
+      return bytes(Uint16Array.from(values, toHalf));
     // The tests use values that bfloat16 holds exactly, so cutting the low half off is right.
-    case 'bf16': return bytes(Uint16Array.from(new Uint32Array(Float32Array.from(values).buffer), (b) => b >>> 16));
-    case 'i64': return bytes(BigInt64Array.from(values, BigInt));
-    case 'i32': return bytes(Int32Array.from(values));
-    case 'i16': return bytes(Int16Array.from(values));
-    case 'i8': return bytes(Int8Array.from(values));
+    case 'bf16':
+      return bytes(Uint16Array.from(new Uint32Array(Float32Array.from(values).buffer), (b) => b >>> 16));
+    case 'i64':
+      return bytes(BigInt64Array.from(values, BigInt));
+    case 'i32':
+      return bytes(Int32Array.from(values));
+    case 'i16':
+      return bytes(Int16Array.from(values));
+    case 'i8':
+      return bytes(Int8Array.from(values));
     case 'u8':
-    case 'bool': return Uint8Array.from(values);
+    case 'bool':
+      return Uint8Array.from(values);
   }
 }
 

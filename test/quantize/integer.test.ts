@@ -12,10 +12,11 @@ import type { LinearI8Op, QuantizeOp } from '../../lib/program/ir.js';
 import { actQmax, quantizeProgram, type QuantizedLinear } from '../../lib/program/quantize.js';
 import { fuseProgram } from '../../lib/program/fuse.js';
 import { tensorSpec } from '../../lib/program/rewrite.js';
+import { maxDifference } from '../support/shared.js';
 import { readSome } from '../support/pictures.js';
 
 const DEMO = path.resolve(__dirname, '../../demo/vim-shapes');
-const IMAGES = 4;
+const IMAGES = 2;
 
 describe('integer execution equals fake quantization', function () {
   this.timeout(60_000);
@@ -42,22 +43,23 @@ describe('integer execution equals fake quantization', function () {
         const session = new EngineSession(integer, { isa });
         let codes = 0;
         let different = 0;
+        const fetches = linears.flatMap((op) => [quantizers.get(op.inputs.x.tensor)!.inputs.x.tensor, op.inputs.x.tensor, op.outputs.y.tensor]);
+        const values = await session.run({ images: IMAGES, feeds: { image: pictures }, fetches: [...new Set(fetches)] });
         for (const op of linears) {
           const x = quantizers.get(op.inputs.x.tensor)!.inputs.x;
-          const values = await session.run({
-            images: IMAGES, feeds: { image: pictures }, fetches: [x.tensor, op.inputs.x.tensor, op.outputs.y.tensor],
-          });
           const spec = tensorSpec(integer, op.inputs.x.tensor);
           const input = slice(values[x.tensor] as Float32Array, tensorSpec(integer, x.tensor).channels, x.from ?? 0, spec.channels);
           const q8 = values[op.inputs.x.tensor] as Uint8Array;
           const layer = layers.get(op.name)!;
           const rows = stepRows(layer, program.linears.find((l) => l.name === op.name)!.table, spec.rows);
           const wanted = referenceCodes(input, spec.channels, layer, rows);
+          let furthest = 0;
           for (let i = 0; i < q8.length; i++) {
             const d = Math.abs(q8[i]! - wanted[i]!);
-            expect(d, `${isa} ${op.name}: code ${i}`).to.be.at.most(1);
-            different += d;
+            if (d > furthest) furthest = d;
+            if (d > 0) different++;
           }
+          expect(furthest, `${isa} ${op.name}: largest difference of a code`).to.be.at.most(1);
           codes += q8.length;
           const y = values[op.outputs.y.tensor] as Float32Array;
           expect(worstSum(y, q8, spec.channels, layer, rows, op.constants.bias), `${isa} ${op.name}: sums`).to.be.below(4e-7);
@@ -80,9 +82,9 @@ describe('integer execution equals fake quantization', function () {
         const session = new EngineSession(program, { isa });
         const values = await session.run({ images: IMAGES, feeds: { image: pictures }, fetches: [program.output] });
         await session.dispose();
-        return [...(values[program.output] as Float32Array)];
+        return values[program.output] as Float32Array;
       };
-      expect(await run(fused), isa).to.deep.equal(await run(unfused));
+      expect(maxDifference(await run(fused), await run(unfused)), isa).to.equal(0);
     }
     await q.dispose();
   });

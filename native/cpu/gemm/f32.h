@@ -30,14 +30,15 @@ struct F32Shape {
   static constexpr int kRows = 4, kVectors = 8 / vf::W > 0 ? 8 / vf::W : 1;  // 8 + 2 + 1, of 16, with vectors of 4
 #endif
   static constexpr int kColumns = kVectors * vf::W;
-  static constexpr int64_t kDepthBlock = 24 * 1024 / (kColumns * static_cast<int>(sizeof(float)));
+  static constexpr int64_t kDepthBlock = 24 * 1024 / (kColumns * static_cast<int>(sizeof(float)));  // L1: 32 or 48 KiB
+  static_assert(kMaxChunkRows % kRows == 0, "F32Rows has no room for a chunk rounded up");
 };
 
 static inline int32_t f32_panels(int32_t out) { return static_cast<int32_t>(ceil_div(out, F32Shape::kColumns)); }
 
-static inline Plan f32_plan(int64_t rows, int32_t out, int32_t in, bool keep_groups) {
+static inline Plan f32_plan(int64_t rows, int32_t out, int32_t in, int32_t min_group) {
   const int64_t cost = static_cast<int64_t>(F32Shape::kVectors) * (in + 4);
-  return make_plan(rows, F32Shape::kRows, static_cast<int64_t>(in) * 4, f32_panels(out), cost, keep_groups);
+  return make_plan(rows, F32Shape::kRows, static_cast<int64_t>(in) * 4, f32_panels(out), cost, min_group);
 }
 
 // Where the rows of a chunk lie: channel 0 of x and y.
@@ -59,14 +60,15 @@ struct F32Block {
 
 // acc[i][j] += Σ_k x[i][k0 + k]·w[k][j·W …], k in order.
 template <int MR, int NV>
-static inline void f32_accumulate(vf (&acc)[MR][NV], const float* const* rows, int64_t k0, int64_t depth, const float* w) {
+static inline void f32_accumulate(vf (&acc)[MR][NV], const float* const* rows, int64_t k0, int64_t depth,
+                                  const float* w) {
   constexpr int W = vf::W;
   const float* x[MR];
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i) x[i] = rows[i] + k0;
 #if defined(PTQ4VM_ISA_PORTABLE) && defined(__GNUC__)
-  // Compilers do not keep vf, a plain array here, in registers across the loop; they do keep vectors of 16 bytes, which every
-  // baseline has.
+  // Compilers do not keep vf, a plain array here, in registers across the loop; they do keep vectors of 16 bytes, which
+  // every baseline has.
   typedef float Quad __attribute__((vector_size(16)));
   constexpr int Q = NV * W / 4;
   Quad sum[MR][Q];
@@ -143,8 +145,8 @@ static void f32_block(const F32Block& b) {
 
 using F32Kernel = void (*)(const F32Block&);
 
-// The tile of that many rows (1…kRows) and vectors (1…kVectors). A pointer, not a call: inlined into one function, the tiles
-// would compete for registers with each other's constants.
+// The tile of that many rows (1…kRows) and vectors (1…kVectors). A pointer, not a call: inlined into one function, the
+// tiles would compete for registers with each other's constants.
 template <int MR = F32Shape::kRows>
 static inline F32Kernel f32_kernel(int64_t rows, int vectors) {
   if constexpr (MR > 1) {
@@ -164,7 +166,8 @@ static inline F32Kernel f32_kernel(int64_t rows, int vectors) {
 static_assert(F32Shape::kVectors <= 4, "f32_kernel lists the widths");
 
 // Computes a tile of the plan. rows: those of its chunk; out, in: N and K; weight, bias: the op's.
-static inline void f32_tile(const Tile& t, const F32Rows& rows, int32_t out, int32_t in, const float* weight, const float* bias) {
+static inline void f32_tile(const Tile& t, const F32Rows& rows, int32_t out, int32_t in, const float* weight,
+                            const float* bias) {
   constexpr int MR = F32Shape::kRows, NR = F32Shape::kColumns;
   const int64_t depth_blocks = ceil_div(in, F32Shape::kDepthBlock);
   const int64_t depth_block = ceil_div(in, depth_blocks);

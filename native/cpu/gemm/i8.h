@@ -4,8 +4,8 @@
 //   kRows, kVectors      register tile: kRows rows of x times kVectors vectors of W = vf::W columns
 //   kDepth               K is padded to a multiple of this; the packed weights are zero there
 //   kInterleave          neighbouring k of one channel that lie together in the packed weights (gemm/pack.h); 0 = all
-//   Code                 how a row of x is read: uint8_t, in place, up to round_up(K, kDepth) ≤ round_up(K, 64) bytes, of
-//                        which those beyond K are arbitrary; or int16_t, widened once per chunk into scratch
+//   Code                 how a row of x is read. uint8_t: in place, round_up(K, kDepth) bytes, of which those beyond K
+//                        are arbitrary. int16_t: widened by widen(), once per chunk, into scratch
 //   Weight               int8_t, or int16_t where widening in the loop would cost more than the bytes
 //   start(col_sum)       where the sum of a column begins
 //   accumulate<MR, NV>(acc, start, x, depth, w): acc[i][j] = start[j·W …] + Σ_k x[i][k]·w[k][j·W …] in s32
@@ -13,8 +13,9 @@
 // Everything else, below and in gemm_i8.cpp, is common. An instruction set with registers of another kind (AMX
 // tiles) brings its own packing parameters and its own tile function and keeps plan, rows and I8Columns.
 //
-// Exactness: |Σ (q − zero)·w| ≤ 255·127·K fits s32 for K ≤ 65,536; on the way sums may wrap, and integer sums have no order. The epilogue is
-// arith::dequantize, operation by operation, so results are equal bit for bit on every instruction set.
+// Exactness: |Σ (q − zero)·w| ≤ 255·127·K fits s32 for K ≤ 65,536; on the way sums may wrap, and integer sums have no
+// order. The epilogue is arith::dequantize, operation by operation, so results are equal bit for bit on every
+// instruction set.
 #pragma once
 #include "gemm/pack.h"
 #include "gemm/plan.h"
@@ -35,6 +36,8 @@ namespace cpu {
 namespace PTQ4VM_ISA {
 
 constexpr int kI8Columns = I8Dot::kVectors * vf::W;
+static_assert(kMaxChunkRows % I8Dot::kRows == 0, "I8Rows has no room for a chunk rounded up");
+static_assert(kCodeRowAlignment % I8Dot::kDepth == 0, "rows are readable to that alignment only");
 
 // What the epilogue needs of the columns of a panel, padded to whole vectors.
 struct I8Columns {
@@ -91,8 +94,8 @@ static void i8_block(const I8Block& b) {
 
 using I8Kernel = void (*)(const I8Block&);
 
-// The tile of that many rows (1…kRows) and vectors (1…kVectors). A pointer, not a call: inlined into one function, the tiles
-// would compete for registers with each other's constants.
+// The tile of that many rows (1…kRows) and vectors (1…kVectors). A pointer, not a call: inlined into one function, the
+// tiles would compete for registers with each other's constants.
 template <int MR = I8Dot::kRows>
 static inline I8Kernel i8_kernel(int64_t rows, int vectors) {
   if constexpr (MR > 1) {

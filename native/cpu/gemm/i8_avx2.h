@@ -1,9 +1,9 @@
 // AVX2 without VNNI: vpmaddwd, pairs of s16 products added in s32.
 //
-// vpmaddubsw would take u8·s8 directly, but its sum of two products saturates at 32,767 (255·127·2 = 64,770), so both sides
-// are widened to 16 bits: codes once per chunk, into scratch; weights in the loop, where one vpmovsxbw serves all
-// rows of the tile. A vector of weights holds 8 channels × 2 k; two codes of a row are broadcast. 6 × 2 vectors: 12 sums,
-// 2 of W, 1 of x, 1 product.
+// vpmaddubsw would take u8·s8 directly, but its sum of two products saturates at 32,767 (255·127·2 = 64,770), so both
+// sides are widened to 16 bits: codes once per chunk, into scratch; weights in the loop, where one vpmovsxbw serves all
+// rows of the tile. A vector of weights holds 8 channels × 2 k; two codes of a row are broadcast. 6 × 2 vectors: 12
+// sums, 2 of W, 1 of x, 1 product.
 #pragma once
 #include <immintrin.h>
 
@@ -40,10 +40,13 @@ struct I8Dot {
   static inline int32_t start(int32_t col_sum) { return zero_start(col_sum); }
   static inline int32_t row_word(int32_t zero) { return zero_row_word(zero); }
   static inline int32_t column_word(int32_t col_sum) { return zero_column_word(col_sum); }
-  static inline vi finish(vi acc, vi row, vi column) { return vi{_mm256_add_epi32(acc.v, _mm256_madd_epi16(row.v, column.v))}; }
+  static inline vi finish(vi acc, vi row, vi column) {
+    return vi{_mm256_add_epi32(acc.v, _mm256_madd_epi16(row.v, column.v))};
+  }
 
   template <int MR, int NV>
-  static inline void accumulate(vi (&acc)[MR][NV], const int32_t* first, const int16_t* const* rows, int64_t depth, const int8_t* w) {
+  static inline void accumulate(vi (&acc)[MR][NV], const int32_t* first, const int16_t* const* rows, int64_t depth,
+                                const int8_t* w) {
     Sum sum[MR][NV];
     const int16_t* x[MR];
 #pragma GCC unroll 16
@@ -53,7 +56,7 @@ struct I8Dot {
       for (int j = 0; j < NV; ++j) sum[i][j] = (Sum)_mm256_load_si256(reinterpret_cast<const __m256i*>(first + j * 8));
     }
     int64_t k = 0;
-    do {
+    do {  // depth ≥ 1; with a loop that may run no times GCC 12 stores every sum in every step
       __m256i wk[NV];
 #pragma GCC unroll 16
       for (int j = 0; j < NV; ++j) {
@@ -65,7 +68,8 @@ struct I8Dot {
         memcpy(&pair, x[i] + k, 4);
         const __m256i xk = _mm256_set1_epi32(pair);
 #pragma GCC unroll 16
-        for (int j = 0; j < NV; ++j) sum[i][j] = (Sum)_mm256_add_epi32((__m256i)sum[i][j], _mm256_madd_epi16(xk, wk[j]));
+        for (int j = 0; j < NV; ++j)
+          sum[i][j] = (Sum)_mm256_add_epi32((__m256i)sum[i][j], _mm256_madd_epi16(xk, wk[j]));
       }
       k += 2;
       w += NV * 16;

@@ -1,7 +1,7 @@
 // AVX-512 with VNNI: vpdpbusd adds four u8·s8 products to each s32 lane, without saturation.
 //
-// A vector of weights holds 16 channels × 4 k; four codes of a row of x are broadcast to all lanes. 8 × 3 vectors: 24 sums,
-// 3 of W, 1 of x in 32 registers, and 11 loads for 24 products, which two load ports sustain.
+// A vector of weights holds 16 channels × 4 k; four codes of a row of x are broadcast to all lanes. 8 × 3 vectors: 24
+// sums, 3 of W, 1 of x in 32 registers, and 11 loads for 24 products, which two load ports sustain.
 #pragma once
 #include <immintrin.h>
 
@@ -19,7 +19,8 @@ struct I8Dot {
   using Code = uint8_t;
   using Weight = int8_t;
 #if defined(__GNUC__)
-  // Not __m512i: its lanes are 64-bit, and GCC 12 copies and spills every sum on the way to the 32-bit product and back.
+  // Not __m512i: its lanes are 64-bit, and GCC 12 copies and spills every sum on the way to the 32-bit product and
+  // back.
   typedef int Sum __attribute__((vector_size(64)));
 #else
   using Sum = __m512i;
@@ -31,7 +32,8 @@ struct I8Dot {
   static inline vi finish(vi acc, vi row, vi column) { return vi{_mm512_dpwssd_epi32(acc.v, row.v, column.v)}; }
 
   template <int MR, int NV>
-  static inline void accumulate(vi (&acc)[MR][NV], const int32_t* first, const uint8_t* const* rows, int64_t depth, const int8_t* w) {
+  static inline void accumulate(vi (&acc)[MR][NV], const int32_t* first, const uint8_t* const* rows, int64_t depth,
+                                const int8_t* w) {
     Sum sum[MR][NV];
     const uint8_t* x[MR];
 #pragma GCC unroll 16

@@ -1,8 +1,8 @@
 // NEON with the dot-product extension: each s32 lane adds four products of bytes.
 //
 // A vector of weights holds 4 channels × 4 k; four codes of a row of x are one lane of a 16-byte load, so K is walked
-// in steps of 16. With i8mm (Armv8.6) sudot multiplies s8 weights by u8 codes. Without it sdot needs codes that are signed:
-// q − 128 (q xor 0x80), and the sums start at 128·Σw.
+// in steps of 16. With i8mm (Armv8.6) sudot multiplies s8 weights by u8 codes. Without it sdot needs codes that are
+// signed: q − 128 (q xor 0x80), and the sums start at 128·Σw.
 #pragma once
 #include <arm_neon.h>
 
@@ -27,7 +27,9 @@ struct I8Dot {
 #else
   static constexpr int32_t kOffset = 128;
   using Codes = int8x16_t;
-  static inline Codes load_codes(const uint8_t* x) { return vreinterpretq_s8_u8(veorq_u8(vld1q_u8(x), vdupq_n_u8(0x80))); }
+  static inline Codes load_codes(const uint8_t* x) {
+    return vreinterpretq_s8_u8(veorq_u8(vld1q_u8(x), vdupq_n_u8(0x80)));
+  }
   template <int kLane>
   static inline int32x4_t dot(int32x4_t sum, int8x16_t w, Codes x) {
     return vdotq_laneq_s32(sum, w, x, kLane);
@@ -42,7 +44,8 @@ struct I8Dot {
   template <int kLane, int MR, int NV>
   static inline void step(int32x4_t (&sum)[MR][NV], const Codes (&x)[MR], const int8_t* w) {
 #if defined(__GNUC__)
-    __asm__ volatile("" ::: "memory");  // else the compiler loads the weights of all four steps at once, and spills sums
+    // Else GCC loads the weights of all four steps at once and spills sums.
+    __asm__ volatile("" : : : "memory");
 #endif
     int8x16_t wk[NV];
 #pragma GCC unroll 16
@@ -55,7 +58,8 @@ struct I8Dot {
   }
 
   template <int MR, int NV>
-  static inline void accumulate(vi (&acc)[MR][NV], const int32_t* first, const uint8_t* const* rows, int64_t depth, const int8_t* w) {
+  static inline void accumulate(vi (&acc)[MR][NV], const int32_t* first, const uint8_t* const* rows, int64_t depth,
+                                const int8_t* w) {
     int32x4_t sum[MR][NV];
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {

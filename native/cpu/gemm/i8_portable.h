@@ -1,8 +1,8 @@
 // Plain C++: dot products of 16-bit integers along K.
 //
-// Both sides are stored as s16, each channel's K contiguous, because Σ short·short in int is the one integer product that
-// compilers vectorize well for a baseline processor (SSE2: pmaddwd; NEON: smlal). Two rows times four channels share their
-// loads: eight sums in one loop.
+// Both sides are stored as s16, each channel's K contiguous, because Σ short·short in int is the one integer product
+// that compilers vectorize well for a baseline processor (SSE2: pmaddwd; NEON: smlal). Two rows times four channels
+// share their loads: eight sums in one loop.
 #pragma once
 #include "simd/simd.h"
 
@@ -50,7 +50,8 @@ struct I8Dot {
   }
 
   template <int MR, int NV>
-  static inline void accumulate(vi (&acc)[MR][NV], const int32_t*, const int16_t* const* x, int64_t depth, const int16_t* w) {
+  static inline void accumulate(vi (&acc)[MR][NV], const int32_t*, const int16_t* const* x, int64_t depth,
+                                const int16_t* w) {
     constexpr int NR = NV * vf::W;
     alignas(64) int32_t sum[MR][NR];
     for (int j = 0; j < NR; j += 4) {

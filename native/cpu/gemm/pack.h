@@ -21,8 +21,8 @@ static inline size_t packed_size(int32_t out, int32_t in, int32_t vector, int32_
 }
 
 template <class T, class Packed>
-static inline void pack_panels(const T* weight, int32_t out, int32_t in, int32_t columns, int32_t vector, int32_t depth_multiple,
-                               int64_t interleave, Packed* packed) {
+static inline void pack_panels(const T* weight, int32_t out, int32_t in, int32_t columns, int32_t vector,
+                               int32_t depth_multiple, int64_t interleave, Packed* packed) {
   const size_t bytes = packed_size<Packed>(out, in, vector, depth_multiple);
   for (size_t i = 0; i < bytes / sizeof(Packed); ++i) packed[i] = 0;
   const int64_t depth = round_up(in, depth_multiple);

@@ -32,28 +32,32 @@ struct Tile {
 };
 
 constexpr int64_t kChunkBytes = 512 * 1024;  // of x: a quarter to a half of the L2 of current server cores
-constexpr int64_t kMaxChunkRows = 240;  // a multiple of every tile's rows, so that rounding keeps below it
-constexpr int64_t kWantedItems = 32;      // two for each of 16 threads
+constexpr int64_t kMaxChunkRows = 240;       // a multiple of every tile's rows, so that rounding keeps below it
+constexpr int64_t kWantedItems = 32;         // two for each of 16 threads
 constexpr int64_t kMinItemCost = 10'000;  // vector instructions, some 1.5 µs: below it, handing out items costs more
 constexpr int32_t kPanelsPerItem = 4;     // where there is work enough to choose
 
-// tile_rows: rows of the register tile; row_bytes: bytes of one (prepared) row of x; cost: vector instructions
-// for one row against one panel; keep_groups: 1 = do not separate panels as long as rows can be separated.
-static inline Plan make_plan(int64_t rows, int64_t tile_rows, int64_t row_bytes, int32_t panels, int64_t cost, bool keep_groups) {
-  int64_t chunk_rows = kChunkBytes / (row_bytes > 0 ? row_bytes : 1);
+// tile_rows: rows of the register tile; row_bytes: bytes of one (prepared) row of x; cost: vector instructions for one
+// row against one panel; min_group: panels that stay together as long as rows can be split instead (preparing a row
+// costs).
+static inline Plan make_plan(int64_t rows, int64_t tile_rows, int64_t row_bytes, int32_t panels, int64_t cost,
+                             int32_t min_group) {
+  int64_t chunk_rows = kChunkBytes / row_bytes;
   chunk_rows = chunk_rows < kMaxChunkRows ? chunk_rows : kMaxChunkRows;
   chunk_rows = chunk_rows < tile_rows ? tile_rows : chunk_rows;
-  int64_t chunks = ceil_div(rows > 0 ? rows : 1, chunk_rows);
-  chunk_rows = round_up(ceil_div(rows, chunks), tile_rows);
-  int32_t group = keep_groups || panels < kPanelsPerItem ? panels : kPanelsPerItem;
+  const int64_t chunks = ceil_div(rows, chunk_rows);
+  chunk_rows = rows > 0 ? round_up(ceil_div(rows, chunks), tile_rows) : tile_rows;
+  min_group = min_group < panels ? min_group : panels;
+  int32_t group = panels < kPanelsPerItem ? panels : kPanelsPerItem;
+  group = group < min_group ? min_group : group;
 
   const auto item_cost = [&] { return (chunk_rows < rows ? chunk_rows : rows) * group * cost; };
   const auto items = [&] { return ceil_div(rows, chunk_rows) * ceil_div(panels, group); };
   while (group < panels && item_cost() < kMinItemCost) group = 2 * group < panels ? 2 * group : panels;
   while (items() < kWantedItems && item_cost() >= 2 * kMinItemCost) {
     const bool split_rows = chunk_rows > 2 * tile_rows;
-    if (group > 1 && !(keep_groups && split_rows)) {
-      group = (group + 1) / 2;
+    if (group > min_group || (group > 1 && !split_rows)) {
+      group = (group + 1) / 2 > min_group || !split_rows ? (group + 1) / 2 : min_group;
     } else if (split_rows) {
       chunk_rows = round_up(chunk_rows / 2, tile_rows);
     } else {
@@ -62,10 +66,10 @@ static inline Plan make_plan(int64_t rows, int64_t tile_rows, int64_t row_bytes,
   }
   Plan p;
   p.rows = rows;
-  p.chunk_rows = chunk_rows > 0 ? chunk_rows : tile_rows;
+  p.chunk_rows = chunk_rows;
   p.chunks = ceil_div(rows, p.chunk_rows);
   p.panels = panels;
-  p.group_panels = group > 0 ? group : 1;
+  p.group_panels = group;
   p.groups = static_cast<int32_t>(ceil_div(panels, p.group_panels));
   return p;
 }
@@ -86,7 +90,8 @@ struct RowCursor {
   int64_t image, row;
   int32_t rows;
 
-  RowCursor(int64_t m, int32_t rows_per_image) : image(m / rows_per_image), row(m % rows_per_image), rows(rows_per_image) {}
+  RowCursor(int64_t m, int32_t rows_per_image)
+      : image(m / rows_per_image), row(m % rows_per_image), rows(rows_per_image) {}
   void next() {
     if (++row == rows) {
       row = 0;

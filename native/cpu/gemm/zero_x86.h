@@ -1,10 +1,11 @@
-// The zero-point term zero·col_sum in one instruction of the vpmaddwd family, where a 32-bit multiplication takes two and
-// a subtraction one more (with K = 12 the epilogue is most of the work).
+// The zero-point term zero·col_sum in one instruction of the vpmaddwd family, where a 32-bit multiplication takes two
+// and a subtraction one more (with K = 12 the epilogue is most of the work).
 //
-// zero·col_sum = 128·col_sum + z·col_sum with z = zero − 128 in −128…127; col_sum = 256·high + low, 0 ≤ low < 256, so that
+// zero·col_sum = 128·col_sum + z·col_sum with z = zero − 128 in −128…127; col_sum = 256·high + low, 0 ≤ low < 256, so
+// that
 //   −z·col_sum = z·(−low) + (256·z)·(−high)
-// is a sum of two products of 16-bit numbers: |high| ≤ 127·65,536/256 = 32,512 for K ≤ 65,536. The sums start at −128·col_sum.
-// All of it modulo 2³²; the result is in range, hence exact.
+// is a sum of two products of 16-bit numbers: |high| ≤ 127·65,536/256 = 32,512 for K ≤ 65,536. The sums start at
+// −128·col_sum. All of it modulo 2³²; the result is in range, hence exact.
 #pragma once
 #include <cstdint>
 

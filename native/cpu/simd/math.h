@@ -120,43 +120,6 @@ static inline vf sigmoid(vf v) { return set1(1.0f) / (set1(1.0f) + exp(zero() - 
 // v·sigmoid(v), error as sigmoid. As in arith::silu, −∞ gives NaN.
 static inline vf silu(vf v) { return v / (set1(1.0f) + exp(zero() - v)); }
 
-// 2^x, error ≤ 2e-7 where the result is normal.
-static inline vf exp2(vf x) {
-  x = min(set1(129.0f), max(set1(-150.0f), x));
-  const vf n = rint(x);
-  const vf p = exp_near_zero((x - n) * set1(0.693147180559945309f));
-  return scale2(p + p, n - set1(1.0f));
-}
-
-// log2 x, error ≤ 3e-7; special values as log.
-static inline vf log2(vf x) {
-  const vi e = exponent_of(x);
-  const vf m = from_bits(bits_of(x) - shl<23>(e));
-  const vf infinity = set1(kLargest) + set1(kLargest);
-  // e is added last and exactly, so that powers of two come out as integers.
-  vf y = fma(log_near_one(m - set1(1.0f), zero()), set1(kLog2E), to_float(e));
-  y = select_gt(infinity, x, y, x);
-  const vf below = select_gt(zero(), x, infinity - infinity, zero() - infinity);
-  return select_gt(set1(kSmallestNormal), x, below, y);
-}
-
-// |x|^0.4, error ≤ 3e-7; 0 and subnormals give 0, ±∞ gives ∞. |d|^2.4 = d²·pow04(d) (golden README D.3).
-static inline vf pow04(vf x) {
-  const vf a = abs(x);
-  const vi e = exponent_of(a);
-  const vf m = from_bits(bits_of(a) - shl<23>(e));
-  // a^0.4 = 2^n·exp(0.4·ln m + ln 2·(2e − 5n)/5): the integer 2e − 5n is exact and at most 2 in magnitude,
-  // so a large exponent costs no accuracy as it would in exp(0.4·ln a).
-  const vf exponent = to_float(e);
-  const vf n = rint(exponent * set1(0.4f));
-  const vf rest = fnma(set1(5.0f), n, exponent + exponent);
-  const vf t = fma(log_near_one(m - set1(1.0f), zero()), set1(0.4f), rest * set1(0.138629436111989062f));
-  const vf infinity = set1(kLargest) + set1(kLargest);
-  vf y = scale2(exp_near_zero(t), n);
-  y = select_gt(infinity, a, y, a);
-  return select_gt(set1(kSmallestNormal), a, zero(), y);
-}
-
 }  // namespace PTQ4VM_ISA
 }  // namespace cpu
 }  // namespace ptq4vm

@@ -6,7 +6,7 @@
 //
 //   struct vf { static constexpr int W; … };      // W floats
 //   struct vi { … };                              // W int32
-//   vf  zero(), set1(float), load(const float*), load_n(const float*, int n)   // n < W lanes, the rest 0, never read
+//   vf  zero(), set1(float), load(const float*), load_n(const float*, int n)   // n ≤ W lanes, the rest 0, never read
 //   void store(float*, vf), store_n(float*, vf, int n)
 //   vf  operator+ - * /, fma(a,b,c) = a·b + c (one rounding where the set has FMA), fnma(a,b,c) = c − a·b
 //   vf  min(a,b) = a < b ? a : b, max(a,b) = a > b ? a : b       // so b where either is NaN

@@ -93,19 +93,14 @@ void accuracy() {
   const Range exponent[] = {{1e-30f, 88.7f}, {-1e-30f, -86.9f}};
   probe(
       "exp", [](vf x) { return isa::exp(x); }, [](double x) { return std::exp(x); }, 2e-7, exponent, 2);
-  const Range power[] = {{1e-30f, 127.9f}, {-1e-30f, -125.0f}};
-  probe(
-      "exp2", [](vf x) { return isa::exp2(x); }, [](double x) { return std::exp2(x); }, 2e-7, power, 2);
+  const Range power[] = {{-1e-30f, -125.0f}};
   probe(
       "exp2_decay", [](vf x) { return exp2_decay(x, set1(0.5f)); }, [](double x) { return std::exp2(0.5 * x); }, 2.5e-7,
-      power + 1, 1);
+      power, 1);
   const Range near_one[] = {{-1e-30f, -0.03f}};
   probe(
       "  near 0", [](vf x) { return exp2_decay(x, set1(1.0f)); }, [](double x) { return std::exp2(x); }, 1e-7, near_one,
       1);
-  const Range positive[] = {{1.2e-38f, 3.4e38f}, {0.5f, 2.0f}};
-  probe(
-      "log", [](vf x) { return isa::log(x); }, [](double x) { return std::log(x); }, 2e-7, positive, 2);
   const Range plus[] = {{1e-30f, 1e30f}, {1.0f, 25.0f}, {-1e-30f, -86.9f}, {-1.0f, -25.0f}};
   probe(
       "softplus", [](vf x) { return softplus(x); }, [](double x) { return x > 20 ? x : std::log1p(std::exp(x)); }, 3e-7,
@@ -128,9 +123,6 @@ void special_values() {
       {"exp(-inf)", lane(isa::exp, -inf), 0.0f},
       {"exp(-200)", lane(isa::exp, -200.0f), 0.0f},
       {"exp(100)", lane(isa::exp, 100.0f), inf},
-      {"log(1)", lane(isa::log, 1.0f), 0.0f},
-      {"log(0)", lane(isa::log, 0.0f), -inf},
-      {"log(inf)", lane(isa::log, inf), inf},
       {"softplus(21)", lane(softplus, 21.0f), 21.0f},
       {"softplus(inf)", lane(softplus, inf), inf},
       {"softplus(-inf)", lane(softplus, -inf), 0.0f},
@@ -143,9 +135,8 @@ void special_values() {
   };
   for (const auto& e : exactly) check(e.got == e.wanted, e.name, e.got, e.wanted);
 
-  vf (*const functions[])(vf) = {isa::exp, isa::log, softplus, sigmoid, silu, isa::rint, isa::abs};
+  vf (*const functions[])(vf) = {isa::exp, softplus, sigmoid, silu, isa::rint, isa::abs};
   for (auto f : functions) check(std::isnan(lane(f, NAN)), "NaN", lane(f, NAN), NAN);
-  check(std::isnan(lane(isa::log, -1.0f)), "log(-1)", lane(isa::log, -1.0f), NAN);
   check(std::isnan(lane([](vf x) { return exp2_decay(x, set1(-1.0f)); }, NAN)), "decay(NaN)", 0, NAN);
 }
 

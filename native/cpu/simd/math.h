@@ -1,6 +1,6 @@
-// exp, log and what is made of them, on registers of floats (simd.h).
+// exp and what is made of it, on registers of floats (simd.h).
 //
-// Reductions and polynomials of expf and logf follow the Cephes library (S. L. Moshier); the polynomials of
+// The reduction and polynomial of exp follow expf of the Cephes library (S. L. Moshier); the polynomials of
 // exp2_decay and softplus are our own minimax fits. Errors below are relative, against double, the largest over all
 // instruction sets (native/test/simd_math_test.cpp measures them). NaN in gives NaN out everywhere.
 #pragma once
@@ -14,9 +14,6 @@ constexpr float kLog2E = 1.44269504088896341f;
 // ln 2 in two parts: n·kLn2High is exact for every exponent n.
 constexpr float kLn2High = 0.693359375f;
 constexpr float kLn2Low = -2.12194440e-4f;
-constexpr float kSqrtHalf = 0.70710678118654752f;
-constexpr float kLargest = 3.402823466e38f;
-constexpr float kSmallestNormal = 1.17549435e-38f;
 
 // exp(r), |r| ≤ 0.42. Polynomials go by pairs of coefficients where that shortens the chain of dependent operations.
 static inline vf exp_near_zero(vf r) {
@@ -66,37 +63,6 @@ static inline vf exp2_decay(vf x, vf y) {
   p = fma(p, r, set1(1.0f));
   return p * from_bits(shl<23>(bits_of(shifted)));
 #endif
-}
-
-// ln(1 + f) + e·ln 2, 1 + f in [√½, √2), e integral.
-static inline vf log_near_one(vf f, vf e) {
-  const vf square = f * f;
-  vf p = set1(7.0376836292e-2f);
-  p = fma(p, f, set1(-1.1514610310e-1f));
-  p = fma(p, f, set1(1.1676998740e-1f));
-  p = fma(p, f, set1(-1.2420140846e-1f));
-  p = fma(p, f, set1(1.4249322787e-1f));
-  p = fma(p, f, set1(-1.6668057665e-1f));
-  p = fma(p, f, set1(2.0000714765e-1f));
-  p = fma(p, f, set1(-2.4999993993e-1f));
-  p = fma(p, f, set1(3.3333331174e-1f));
-  const vf low = fma(square * f, p, e * set1(kLn2Low));
-  return fma(e, set1(kLn2High), f + fnma(set1(0.5f), square, low));
-}
-
-// x = 2^e·m with m in [√½, √2), for positive normal x: returns e, as an integer.
-static inline vi exponent_of(vf x) { return sar<23>(bits_of(x) - set1_i(0x3f3504f3)); }
-
-// ln x, error ≤ 2e-7. 0 and subnormals give −∞, negative numbers NaN.
-static inline vf log(vf x) {
-  const vi e = exponent_of(x);
-  const vf m = from_bits(bits_of(x) - shl<23>(e));
-  const vf infinity = set1(kLargest) + set1(kLargest);
-  vf y = log_near_one(m - set1(1.0f), to_float(e));
-  y = select_gt(infinity, x, y, x);  // ∞ and NaN are their own logarithms
-  // x < smallest normal: −∞ for |x| subnormal or 0, NaN (∞ − ∞) below.
-  const vf below = select_gt(zero(), x, infinity - infinity, zero() - infinity);
-  return select_gt(set1(kSmallestNormal), x, below, y);
 }
 
 // ln(1 + e^v), error ≤ 3e-7 down to v = −86.9, 0 (or subnormal, as exp) below. Computed as max(v, 0) + ln(1 + x) with

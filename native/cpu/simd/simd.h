@@ -20,7 +20,7 @@
 //   void store_u8(uint8_t*, vi), store_u8_n(uint8_t*, vi, int n)   // lanes already in 0…255
 //   float reduce_add(vf), reduce_max(vf), reduce_min(vf)           // in a fixed order
 //
-// math.h beside this file builds exp, log, softplus, silu, … from these words.
+// math.h beside this file builds exp, softplus, silu, … from these words.
 #pragma once
 #include "ptq4vm/arith.h"
 

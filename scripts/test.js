@@ -80,7 +80,7 @@ async function main() {
   const specs = process.argv.slice(2);
   const built = step('Native addon', process.execPath, [path.join(__dirname, 'install.js')]);
   fs.rmSync(path.join(root, 'dist'), { recursive: true, force: true }); // outputs of sources that are gone
-  const compiled = step('TypeScript', process.execPath, [require.resolve('typescript/bin/tsc'), '-p', 'tsconfig.json']);
+  const compiled = step('TypeScript', process.execPath, [path.join(path.dirname(require.resolve('typescript/package.json')), 'bin', 'tsc'), '-p', 'tsconfig.json']);
   if (specs.length === 0) {
     console.log('\n== Native tests');
     add(runNativeTests());

@@ -217,7 +217,7 @@ describe('pickle machine', () => {
     ['a line without end', 'cos', 'truncated'],
     ['a frame without its length', '\x80\x04\x95\x01', 'truncated'],
     ['STOP with an empty stack', '.', 'stack runs empty'],
-    ['a pop below a MARK', 'K\x01(\x85.', 'stack runs empty'],
+    ['a pop below a MARK', 'K\x01(\x85N.', 'stack runs empty'],
     ['TUPLE without MARK', 'K\x01t.', 'closes a group that it never opened'],
     ['GET of an absent entry', 'h\x05.', 'memo entry 5'],
     ['GET of no number', 'gx\n.', 'memo index'],

@@ -9,10 +9,10 @@ import { isOffline, median, npm, root, run, runWell, skip, temporaryFolder, writ
 
 const { version } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as { version: string };
 
-/** Prints what the package is and that its addon loads, in one line of JSON. */
+/** Prints what the package is and that its addon loads, in one line of JSON. Import adds names of its own (__esModule, module.exports). */
 const PROBE = `
 const cpu = api.backends().cpu;
-console.log(JSON.stringify({ names: Object.keys(api).sort(), isa: cpu.isa, load: typeof api.load, node: process.versions.node }));
+console.log(JSON.stringify({ names: Object.keys(api).filter((name) => !/^__|\\./.test(name)).sort(), isa: cpu.isa, load: typeof api.load, node: process.versions.node }));
 `;
 
 interface Probe {
@@ -149,7 +149,7 @@ export async function main(): Promise<Prediction | undefined> {
           files: ['main.ts'],
         }),
       });
-      return run(process.execPath, [require.resolve('typescript/bin/tsc'), '-p', place], { cwd: place });
+      return run(process.execPath, [path.join(path.dirname(require.resolve('typescript/package.json')), 'bin', 'tsc'), '-p', place], { cwd: place });
     }
 
     Object.keys(settings).forEach((name, index) => {

@@ -31,6 +31,11 @@ const RENDERERS = {
       `${result.images.toLocaleString('en')} pictures, ${result.calibrationImages} for calibration; ${provenance(result)}.`,
     ].join('\n\n');
   },
+  'calibration-': (result) => {
+    const lines = ['| model | calibration pictures | linears | seconds | peak memory, GB |', '|---|---:|---:|---:|---:|'];
+    for (const r of result.rows) lines.push(`| ${r.model} W${r.weights}A${r.activations} | ${r.images} | ${r.linears} | ${r.seconds} | ${r.peakMemoryGB.toFixed(1)} |`);
+    return `${lines.join('\n')}\n\n${provenance(result)}.`;
+  },
   'demo-': (result) => {
     const lines = ['| model | top-1 % | same class as float, % | logit error | file, kB | images/s |', '|---|---:|---:|---:|---:|---:|'];
     for (const r of result.rows) {

@@ -1,5 +1,5 @@
 /** Public API of ptq4vm-native. */
-export { type Batch, type BatchRequest, type Dataset } from './data/dataset.js';
+export type { Batch, BatchRequest, Dataset } from './data/dataset.js';
 export { imageFolder } from './data/folder.js';
 export type { ImageSource } from './data/images.js';
 export { npyBatch } from './data/npy-batch.js';

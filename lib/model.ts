@@ -134,7 +134,7 @@ export class Model {
     const decoded = await Promise.all(inputs.map((source) => decodeImage(source, this.preprocess)));
     const size = decoded[0]!.length;
     const data = new Float32Array(decoded.length * size);
-    decoded.forEach((d, i) => data.set(d, i * size));
+    for (const [i, d] of decoded.entries()) data.set(d, i * size);
     const logits = await this.forward({ dims: [decoded.length, ...this.inputShape], data }, { signal });
     const results = decoded.map((_, i) => topPredictions(logits.data.subarray(i * this.classes, (i + 1) * this.classes), topK, this.labels));
     return Array.isArray(input) ? results : results[0]!;

@@ -95,7 +95,7 @@ export async function readClassNames(path: string): Promise<string[]> {
   }
   const names = text.trimStart().startsWith('[') ? namesFromJson(text, path) : namesFromLines(text);
   if (names.length === 0) throw new Ptq4vmError('ERR_DATA', `${path} holds no class names`);
-  const empty = names.findIndex((n) => n === '');
+  const empty = names.indexOf('');
   if (empty >= 0) throw new Ptq4vmError('ERR_DATA', `${path}: class name ${empty} is empty`);
   return names;
 }

@@ -186,7 +186,7 @@ async function classify(model: Model, { items, data, errors }: Decoded, topK: nu
   let images = data;
   if (good.length < items.length) {
     images = new Float32Array(good.length * pixels);
-    good.forEach((i, at) => images.set(data.subarray(i * pixels, (i + 1) * pixels), at * pixels));
+    for (const [at, i] of good.entries()) images.set(data.subarray(i * pixels, (i + 1) * pixels), at * pixels);
   }
   const { classes } = model;
   const logits = good.length === 0 ? undefined : await model.forward({ dims: [good.length, ...model.inputShape], data: images }, { signal: env.signal });

@@ -97,11 +97,13 @@ function registrySource(name: string | undefined): Source[] {
 
 function configSource(config: UserConfig | undefined): Source[] {
   if (config === undefined) return [];
-  const constructor = Object.hasOwn(config, 'constructor') ? config.constructor : {};
-  if (typeof constructor !== 'object' || constructor === null) throw new Ptq4vmError('ERR_CONFIG', `Expected an object for constructor in --config but received ${show(constructor)}`);
+  const args = Object.hasOwn(config, 'constructor') ? config.constructor : {};
+  if (typeof args !== 'object' || args === null) {
+    throw new Ptq4vmError('ERR_CONFIG', `Expected an object for constructor in --config but received ${show(args)}`);
+  }
   const known = new Set<string>([...TOP_LEVEL_KEYS, ...PROVENANCE_KEYS, ...INERT_ARGUMENTS, ...VIM_KEYS]);
   const values: Record<string, unknown> = {};
-  for (const [key, value] of [...Object.entries(config), ...Object.entries(constructor)]) {
+  for (const [key, value] of [...Object.entries(config), ...Object.entries(args)]) {
     if (!known.has(key)) throw new Ptq4vmError('ERR_CONFIG', `Unknown key '${key}' in --config`);
     if (!(VIM_KEYS as readonly string[]).includes(key)) continue;
     if (values[key] !== undefined && values[key] !== value) {
@@ -109,7 +111,7 @@ function configSource(config: UserConfig | undefined): Source[] {
     }
     values[key] = value;
   }
-  const { bimamba_type: type } = constructor as { bimamba_type?: unknown };
+  const { bimamba_type: type } = args as { bimamba_type?: unknown };
   if (type !== undefined && type !== 'v2') throw new Ptq4vmError('ERR_UNSUPPORTED', `Expected 'v2' for bimamba_type in --config but received ${show(type)}`);
   // A head or middle position says nothing about a model with two class tokens or none.
   if (values.use_double_cls_token === true || values.if_cls_token === false) delete values.use_middle_cls_token;

@@ -112,7 +112,7 @@ function assembleTokens(b: ProgramBuilder, c: VimConfig, weights: Weights, patch
   }
   const names = c.classToken === 'double' ? ['cls_token_head', 'cls_token_tail'] : c.classToken === 'none' ? [] : ['cls_token'];
   const cls = new Float32Array(names.length * c.dim);
-  names.forEach((name, i) => cls.set(weights.get(name)!.data, i * c.dim));
+  for (const [i, name] of names.entries()) cls.set(weights.get(name)!.data, i * c.dim);
   b.op({
     kind: 'assembleTokens', name: 'tokens', inputs: { x: patches }, outputs: { y: tokens },
     constants: { source, cls: names.length ? cls : undefined, pos: weights.get('pos_embed')?.data },

@@ -129,7 +129,7 @@ function foreignBinary(path: string): string {
   } else if ([0xcffaedfe, 0xcafebabe].includes(header.readUInt32BE(0))) {
     system = 'darwin';
     const cpu = header.readUInt32BE(0) === 0xcffaedfe ? header.readUInt32LE(4) : 0;
-    arch = { 0x01000007: 'x64', 0x0100000c: 'arm64' }[cpu];
+    arch = { 16777223: 'x64', 16777228: 'arm64' }[cpu];
   } else if (header.toString('latin1', 0, 2) === 'MZ') {
     system = 'win32';
   }

@@ -5,7 +5,7 @@
 import path from 'node:path';
 import { expect } from 'chai';
 import { backends } from '../../lib/device.js';
-import { load, Model, quantize } from '../../lib/model.js';
+import { load, type Model, quantize } from '../../lib/model.js';
 import { imageFolder } from '../../lib/data/folder.js';
 import { EngineSession } from '../../lib/native/session.js';
 import type { LinearI8Op, QuantizeOp } from '../../lib/program/ir.js';

@@ -31,7 +31,7 @@ export async function inspectFile(path: string, options: Pick<LoadOptions, 'mode
   try {
     const tensors = [...file.entries].map(([name, { dtype, shape }]) => ({ name, dtype, shape, bytes: elementCount(shape) * DTYPE_BYTES[dtype] }));
     const bytes = tensors.reduce((sum, t) => sum + t.bytes, 0);
-    if (isArtifact(file.metadata)) {
+    if (isArtifact(file)) {
       const { family, config, recipe, layers, preprocess, labels } = readArtifactMetadata(file);
       const parameters = tensors.filter((t) => !/\.(weight_scale|act_scale|act_zero|smooth)$/.test(t.name) && !layers[t.name.replace(/\.weight$/, '')])
         .reduce((sum, t) => sum + elementCount(t.shape), 0) + Object.values(layers).reduce((sum, l) => sum + elementCount(l.shape), 0);

@@ -5,13 +5,13 @@ import type { Preprocess } from './data/preprocess.js';
 import { chooseDevice, type Device, type DeviceOption } from './device.js';
 import { Ptq4vmError, rangeError, typeError } from './errors.js';
 import { type EvaluateOptions, type EvaluateReport, evaluate, type Prediction, topPredictions } from './evaluate.js';
-import type { QuantizedLinear } from './program/quantize.js';
+import type { QuantizedLinear } from './quantizer.js';
 import { quantizeProgram } from './program/quantize.js';
 import { fuseProgram } from './program/fuse.js';
 import type { Program } from './program/ir.js';
 import { isArtifact, layerTensorNames, readArtifactMetadata, readQuantizedLinear, writeArtifact, type Artifact } from './io/artifact.js';
 import { type CheckpointFile, openCheckpoint } from './io/checkpoint.js';
-import type { ModelDefinition, UserConfig, Weight, Weights } from './models/definition.js';
+import type { ModelDefinition, UserConfig, Weights } from './models/definition.js';
 import { defineModel } from './models/registry.js';
 import { readConfig } from './models/user-config.js';
 import { EngineSession } from './native/session.js';
@@ -20,7 +20,7 @@ import type { JobOptions } from './progress.js';
 import { calibrate } from './ptq/calibrate.js';
 import { makeRecipe, type Recipe, type RecipeOptions } from './ptq/recipe.js';
 import { gatherCalibration } from './ptq/samples.js';
-import { checkTensor, showShape, type Tensor } from './tensor.js';
+import { checkTensor, showShape, type Tensor, type Weight } from './tensor.js';
 
 export type Precision = 'fp32' | 'bf16' | 'fp16' | 'int' | 'fake';
 
@@ -216,7 +216,7 @@ export async function load(path: string, options: LoadOptions = {}): Promise<Mod
   const file = await openCheckpoint(path);
   try {
     const config = await readConfig(options.config);
-    const parts = isArtifact(file.metadata)
+    const parts = isArtifact(file)
       ? await readQuantized(file, options, config)
       : await readFloat(file, { ...options, config });
     onProgress?.({ stage: 'pack', done: 1, total: 1, detail: path });

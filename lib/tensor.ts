@@ -14,6 +14,14 @@ export interface RawTensor {
   readonly data: Uint8Array;
 }
 
+/** A model's weight as float32. */
+export interface Weight {
+  readonly shape: readonly number[];
+  readonly data: Float32Array;
+  /** Type in the file it came from; saved files keep it. */
+  readonly dtype: DType;
+}
+
 /** What `forward` takes and returns: float32 in C order. */
 export interface Tensor {
   readonly dims: readonly number[];

@@ -31,7 +31,7 @@ export async function packageApi(): Promise<Api> {
 async function isQuantizedFile(path: string): Promise<boolean> {
   const file = await openCheckpoint(path);
   try {
-    return isArtifact(file.metadata);
+    return isArtifact(file);
   } finally {
     await file.close();
   }

@@ -7,9 +7,8 @@
  * format, version, family, config, recipe, preprocess, labels and layers as strings of JSON.
  */
 import { Ptq4vmError } from '../errors.js';
-import type { Weight } from '../models/definition.js';
-import { type Bits, type QuantizedLinear, weightQmax, actQmax } from '../program/quantize.js';
-import { type DType, fromFloat32, showShape } from '../tensor.js';
+import { actQmax, type Bits, type QuantizedLinear, weightQmax } from '../quantizer.js';
+import { type DType, fromFloat32, showShape, type Weight } from '../tensor.js';
 import type { CheckpointFile } from './checkpoint.js';
 import { writeSafetensors } from './safetensors.js';
 
@@ -40,9 +39,9 @@ export interface Artifact extends Omit<ArtifactMetadata, 'layers'> {
   readonly weights: ReadonlyMap<string, Weight>;
 }
 
-/** True when a safetensors file is one of ours. */
-export function isArtifact(metadata: Readonly<Record<string, unknown>>): boolean {
-  return metadata.format === FORMAT;
+/** True when a file is one of ours. */
+export function isArtifact(file: CheckpointFile): boolean {
+  return file.format === 'safetensors' && file.metadata.format === FORMAT;
 }
 
 export async function writeArtifact(path: string, artifact: Artifact, signal?: AbortSignal): Promise<void> {
@@ -98,7 +97,7 @@ export function readArtifactMetadata(file: CheckpointFile): ArtifactMetadata {
     if (typeof value !== 'object' || value === null || Array.isArray(value)) throw broken(file, `'${key}' in its metadata is not an object`);
     return value as Record<string, unknown>;
   };
-  const layers: Record<string, LayerEntry> = {};
+  const layers: Record<string, LayerEntry> = Object.create(null); // a layer may have any name, '__proto__' included
   for (const [name, entry] of Object.entries(object('layers'))) layers[name] = checkLayer(file, name, entry);
   return {
     family: metadata.family, config: object('config'), recipe: object('recipe'), preprocess: json('preprocess', true),

@@ -3,9 +3,8 @@
  * and scalars and arrays of NumPy become data; any other class or function, known or not, becomes a `PyObject`, a record of
  * its name and arguments. Nothing is ever called.
  */
-import type { UnpickleContext } from './pickle.js';
 import {
-  canonicalClass, describeValue, DTYPE_ELEMENTS, PyDict, PyGlobal, PyObject, PySet, TorchTensor,
+  canonicalClass, describeValue, DTYPE_ELEMENTS, PyDict, PyGlobal, PyObject, PySet, TorchTensor, type UnpickleContext,
 } from './pickle-values.js';
 
 type Maker = (args: unknown[], context: UnpickleContext, depth: number) => unknown;

@@ -165,3 +165,9 @@ export function describeValue(value: unknown): string {
   if (value instanceof TorchStorage) return 'a storage';
   return typeof value;
 }
+
+/** Handed to pickle-classes.ts: errors with an offset, and the budget. */
+export interface UnpickleContext {
+  fail(problem: string): never;
+  charge(bytes: number): void;
+}

@@ -11,7 +11,7 @@
  */
 import { PickleBytes } from './pickle-bytes.js';
 import { instantiate, setState } from './pickle-classes.js';
-import { describeValue, PyDict, PyGlobal, PyObject, PySet } from './pickle-values.js';
+import { describeValue, PyDict, PyGlobal, PyObject, PySet, type UnpickleContext } from './pickle-values.js';
 
 export interface UnpickleOptions {
   /** Prefix of messages: the file, and which pickle in it. */
@@ -27,12 +27,6 @@ const MAX_PROTOCOL = 5;
 /** Runs one pickle. `end` is the offset after its STOP. Throws ERR_FILE_FORMAT with the byte offset of the failure. */
 export function unpickle(bytes: Uint8Array, options: UnpickleOptions): { value: unknown; end: number } {
   return new Unpickler(bytes, options).run();
-}
-
-/** Handed to pickle-classes.ts: errors with an offset, and the budget. */
-export interface UnpickleContext {
-  fail(problem: string): never;
-  charge(bytes: number): void;
 }
 
 class Unpickler implements UnpickleContext {

@@ -1,14 +1,9 @@
 /** What a model is before it becomes a Program: family, configuration, weights. */
 import type { Preprocess } from '../data/preprocess.js';
 import type { Program } from '../program/ir.js';
-import type { DType } from '../tensor.js';
+import type { Weight } from '../tensor.js';
 
-export interface Weight {
-  readonly shape: readonly number[];
-  readonly data: Float32Array;
-  /** Type in the file it came from; saved files keep it. */
-  readonly dtype: DType;
-}
+export type { Weight };
 
 export type Weights = ReadonlyMap<string, Weight>;
 

@@ -5,28 +5,8 @@
  * function in float32 by the definition. Both come from one set of parameters, so that each checks the other.
  */
 import type { LinearOp, Op, Program, TensorSpec } from './ir.js';
+import { actQmax, type QuantizedLinear } from '../quantizer.js';
 import { refChannels, rewriteOps, tensorSpec } from './rewrite.js';
-
-export type Bits = 4 | 6 | 8;
-
-/** Parameters of one quantized linear, as they are stored (DESIGN §5 "Quantized file"). */
-export interface QuantizedLinear {
-  readonly weightBits: Bits;
-  readonly actBits: Bits;
-  /** Codes qw, [out, in]. */
-  readonly weight: Int8Array;
-  /** [out]; real weight·smooth = weightScale·qw. */
-  readonly weightScale: Float32Array;
-  /** One step per token position in scan order, [len], or one per tensor, [1]. */
-  readonly actScale: Float32Array;
-  readonly actZero: Uint8Array;
-  /** [in]; absent = 1. */
-  readonly smooth?: Float32Array;
-}
-
-/** Largest code of a b-bit activation (asymmetric) and weight (symmetric). */
-export const actQmax = (bits: Bits): number => 2 ** bits - 1;
-export const weightQmax = (bits: Bits): number => 2 ** (bits - 1) - 1;
 
 /** Replaces every linear that `layers` names. Linears without parameters stay float. */
 export function quantizeProgram(program: Program, layers: ReadonlyMap<string, QuantizedLinear>, mode: 'int' | 'fake'): Program {

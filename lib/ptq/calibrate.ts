@@ -7,7 +7,7 @@ import { loadAddon } from '../native/addon.js';
 import type { ActivationSample, ActivationSteps } from '../native/addon-types.js';
 import { EngineSession, withCancel } from '../native/session.js';
 import type { LinearInfo, LinearOp, Program } from '../program/ir.js';
-import type { QuantizedLinear } from '../program/quantize.js';
+import type { QuantizedLinear } from '../quantizer.js';
 import { reads, refChannels, tensorSpec, writes } from '../program/rewrite.js';
 import type { JobOptions } from '../progress.js';
 import type { Recipe } from './recipe.js';

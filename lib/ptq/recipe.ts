@@ -1,6 +1,6 @@
 /** What a quantization run does: every choice by name, saved with the weights. */
 import { rangeError, typeError } from '../errors.js';
-import type { Bits } from '../program/quantize.js';
+import type { Bits } from '../quantizer.js';
 
 /**
  * Ablations of PTQ4VM (§5), each adding to the one before:

@@ -5,12 +5,13 @@
 import path from 'node:path';
 import { expect } from 'chai';
 import { openCheckpoint } from '../../lib/io/checkpoint.js';
-import type { Weight } from '../../lib/models/definition.js';
+import type { Weight } from '../../lib/tensor.js';
 import { defineModel } from '../../lib/models/registry.js';
 import { loadAddon } from '../../lib/native/addon.js';
 import { EngineSession } from '../../lib/native/session.js';
 import type { LinearOp, Program } from '../../lib/program/ir.js';
-import { type Bits, type QuantizedLinear, quantizeProgram } from '../../lib/program/quantize.js';
+import { quantizeProgram } from '../../lib/program/quantize.js';
+import type { Bits, QuantizedLinear } from '../../lib/quantizer.js';
 import { type CalibratedLinear, calibrate } from '../../lib/ptq/calibrate.js';
 import { makeRecipe } from '../../lib/ptq/recipe.js';
 import { smoothingScale } from '../../lib/ptq/smooth.js';

@@ -5,7 +5,7 @@
 import path from 'node:path';
 import { expect } from 'chai';
 import { openCheckpoint } from '../../lib/io/checkpoint.js';
-import type { Weight } from '../../lib/models/definition.js';
+import type { Weight } from '../../lib/tensor.js';
 import { defineModel } from '../../lib/models/registry.js';
 import { backends } from '../../lib/device.js';
 import { load } from '../../lib/model.js';

@@ -37,7 +37,7 @@ function typescriptImports(): Import[] {
  * import from its own layer and from those below. Files that are named nowhere here belong to the layer of the public API.
  */
 const LAYERS: readonly (readonly [RegExp, number])[] = [
-  [/^lib\/(tensor|errors|progress)\./, 0],
+  [/^lib\/(tensor|quantizer|errors|progress)\./, 0],
   [/^lib\/(io|data|native)\//, 1],
   [/^lib\/program\//, 2],
   [/^lib\/(models|ptq|report)\//, 3],

@@ -10,7 +10,7 @@ const HALF_ULP = 2 ** -24;
 const TINY = 1e-30;
 
 /** Roundings that a sum of `terms` products in float32 may lose: they add up like a random walk, never one way only. */
-const sumOf = (terms: number) => (4 + Math.sqrt(terms)) * HALF_ULP;
+const sumOf = (terms: number) => (4 + 2 * Math.sqrt(terms)) * HALF_ULP;
 
 /** Largest difference that an instruction set's float result may have from the reference, as a share of the magnitude. */
 export const TOLERANCE: Readonly<Record<Op['kind'], (call: OpCall) => number>> = {

@@ -8,20 +8,24 @@ namespace {
 
 double softplus(double v) { return v > 20.0 ? v : std::log1p(std::exp(v)); }
 
-// Adds the output of one direction, one channel, to merged[row].
+// Adds the output of one direction, one channel, to merged[row]. Padding (row −1) is a row of zeros: the state decays by
+// the step softplus(0) and nothing is written.
 void scan_direction(const ScanDirection& dir, int64_t image, int64_t channel, int32_t d_state, double* state,
                     double* merged) {
   const int64_t d_inner = dir.u.channels;
   for (int32_t n = 0; n < d_state; ++n) state[n] = 0.0;
   for (int64_t t = 0; t < dir.u.rows; ++t) {
     const int64_t row = dir.table ? dir.table[t] : t;
+    const bool padding = row < 0;
+    const double delta = softplus(padding ? 0.0 : dir.delta.row(image, row)[channel]);
+    for (int32_t n = 0; n < d_state; ++n) state[n] *= std::exp(delta * dir.a[n * d_inner + channel]);
+    if (padding) continue;
     const double u = dir.u.row(image, row)[channel];
-    const double delta = softplus(dir.delta.row(image, row)[channel]);
     const float* b = dir.b.row(image, row);
     const float* c = dir.c.row(image, row);
     double y = dir.d[channel] * u;
     for (int32_t n = 0; n < d_state; ++n) {
-      state[n] = std::exp(delta * dir.a[n * d_inner + channel]) * state[n] + delta * b[n] * u;
+      state[n] += delta * b[n] * u;
       y += c[n] * state[n];
     }
     merged[row] += y;

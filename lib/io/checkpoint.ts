@@ -2,7 +2,6 @@
 import { Ptq4vmError } from '../errors.js';
 import type { CheckpointFile } from './checkpoint-file.js';
 import { type ByteSource, formatError, openSource } from './files.js';
-import { openPthZip } from './pth.js';
 import { isLegacyHead, openPthLegacy } from './pth-legacy.js';
 import { openSafetensorsSource } from './safetensors.js';
 import { describeContent, isTorchTar } from './sniff.js';
@@ -32,7 +31,10 @@ export async function openCheckpointSource(source: ByteSource): Promise<Checkpoi
 
 async function open(source: ByteSource): Promise<CheckpointFile> {
   const head = await source.read(0, Math.min(512, source.size), 'the beginning of the file');
-  if (startsWith(head, 0x50, 0x4b, 0x03, 0x04) || startsWith(head, 0x50, 0x4b, 0x05, 0x06)) return openPthZip(source);
+  if (startsWith(head, 0x50, 0x4b, 0x03, 0x04) || startsWith(head, 0x50, 0x4b, 0x05, 0x06)) {
+    const { openPthZip } = await import('./pth.js'); // brings the zip library along: only where there is a zip
+    return openPthZip(source);
+  }
   if (isLegacyHead(head)) return openPthLegacy(source);
   if (isTorchTar(head)) {
     throw new Ptq4vmError(

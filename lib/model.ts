@@ -226,7 +226,7 @@ export async function load(path: string, options: LoadOptions = {}): Promise<Mod
   }
 }
 
-/** Quantizes a float model after training (DESIGN §3) and returns the quantized one; the float one stays usable. */
+/** Quantizes a float model after training (ARCHITECTURE "Mathematics") and returns the quantized one; the float one stays usable. */
 export function quantize(model: Model, options: QuantizeOptions): Promise<Model> {
   if (!(model instanceof Model)) throw typeError('a Model', 'model', model);
   return model.quantize(options);

@@ -104,7 +104,7 @@ export interface GemmI8 {
   readonly bias?: Float32Array;
 }
 
-/** INT8 GEMM with per-token static dequantization (DESIGN §3 "Quantized linear"): [m, n] in float32. */
+/** INT8 GEMM with per-token static dequantization (ARCHITECTURE "Mathematics"): [m, n] in float32. */
 export async function gemmI8(g: GemmI8, options?: SessionOptions): Promise<Float32Array> {
   const { x, weight, m, n, k, actScale, actZero, weightScale, bias } = g;
   const { y } = await runOp(
@@ -144,7 +144,7 @@ export interface SelectiveScan {
   readonly outScale?: number;
 }
 
-/** Selective scan of 1…4 directions, merged and gated (DESIGN §3): [len, dInner] in float32. */
+/** Selective scan of 1…4 directions, merged and gated (ARCHITECTURE "Mathematics"): [len, dInner] in float32. */
 export async function selectiveScan(s: SelectiveScan, options?: SessionOptions): Promise<Float32Array> {
   const { len, dInner, dState, directions, z, outScale = 1 } = s;
   const inputs: Record<string, Operand | undefined> = { z: z && { rows: len, channels: dInner, data: z } };

@@ -2,7 +2,7 @@
 
 export type Bits = 4 | 6 | 8;
 
-/** Parameters of one quantized linear, as they are stored (DESIGN §5 "Quantized file"). */
+/** Parameters of one quantized linear, as they are stored (ARCHITECTURE "The quantized file"). */
 export interface QuantizedLinear {
   readonly weightBits: Bits;
   readonly actBits: Bits;

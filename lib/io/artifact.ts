@@ -1,5 +1,5 @@
 /**
- * The quantized model file: one `.safetensors` (DESIGN §5 "Quantized file").
+ * The quantized model file: one `.safetensors` (ARCHITECTURE "The quantized file").
  *
  * Per quantized linear NAME: `NAME.weight` I8 [out, in], or for 4 bits U8 [out, ⌈in/2⌉] with two two's-complement
  * nibbles a byte, low one first; `NAME.weight_scale` F32 [out]; `NAME.act_scale` F32 and `NAME.act_zero` U8 [len] or [1],

@@ -146,7 +146,7 @@ export interface NativeCalibration {
     weight: Float32Array,
     options: { out: number; in: number; bits: number; grid: boolean; smooth?: Float32Array; threads: number; cancel?: CancelToken },
   ): Promise<WeightSteps>;
-  /** Codes rint(clamp(W·smooth/scale)) of DESIGN §3, int8 [out,in]. */
+  /** Codes rint(clamp(W·smooth/scale)) of ARCHITECTURE "Mathematics", int8 [out,in]. */
   quantizeWeight(
     weight: Float32Array,
     options: { out: number; in: number; bits: number; scale: Float32Array; smooth?: Float32Array },

@@ -6,7 +6,7 @@
  * (for the input picture: colour planes). An op reads and writes channel slices of tensors (`Ref`).
  * Models make Programs (`lib/models`), passes rewrite them (`lib/program`), the native engine runs them.
  *
- * Scan order: `table[t]` is the memory token at scan position t (DESIGN §3), −1 = padding zero. An op
+ * Scan order: `table[t]` is the memory token at scan position t (ARCHITECTURE "Mathematics"), −1 = padding zero. An op
  * with a table reads its neighbours or its scales through it; absent = identity. Activations are never
  * physically permuted, so scales that are stored in scan order are reordered once, by the lowering pass.
  */
@@ -91,7 +91,7 @@ export type LinearI8Op = OpShape<'linearI8', { x: Ref }, { y: Ref },
 export type QuantizeOp = OpShape<'quantize', { x: Ref }, { q: Ref }, QuantizeConstants, { qmax: number }>;
 
 /**
- * What the quantizer keeps of x, in float32 and by the definition (division, DESIGN §3):
+ * What the quantizer keeps of x, in float32 and by the definition (division, ARCHITECTURE "Mathematics"):
  * y = rint(clamp(x/smooth[k]/actScale[t] + actZero[t], 0, qmax) − actZero[t])·actScale[t]. smooth absent = 1.
  */
 export type FakeQuantizeOp = OpShape<'fakeQuantize', { x: Ref }, { y: Ref },
@@ -105,7 +105,7 @@ export type ConvSiluOp = OpShape<'convSilu', { x: Ref }, { y?: Ref; q?: Ref },
   { weight: Float32Array; bias?: Float32Array; table?: Int32Array } & QuantizeConstants, { width: number; qmax?: number }>;
 
 /**
- * Selective scan over `directions` directions d = 0…, merged (DESIGN §3). Per direction, t in scan order, n < dState:
+ * Selective scan over `directions` directions d = 0…, merged (ARCHITECTURE "Mathematics"). Per direction, t in scan order, n < dState:
  * Δ = softplus(delta[row,c]); h[n] ← exp(Δ·a[c,n])·h[n] + Δ·b[row,n]·u[row,c]; y_d[row,c] = Σ_n c[row,n]·h[n] + d[c]·u[row,c].
  * y[row,c] = outScale·(Σ_d y_d[row,c])·SiLU(z[row,c]) (z absent: no gate). a = −exp(A_log) [dInner, dState].
  * Inputs u0 delta0 b0 c0 [u1 …] [z]; constants a0 d0 [table0] [a1 …]. y f32 and/or q u8.

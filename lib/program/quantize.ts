@@ -1,7 +1,7 @@
 /**
  * The quantization pass: float linears → what the quantized file computes.
  *
- * `int` executes integers (u8 × s8 → s32, DESIGN §3 "Quantized linear"); `fake` computes the same
+ * `int` executes integers (u8 × s8 → s32, ARCHITECTURE "Mathematics"); `fake` computes the same
  * function in float32 by the definition. Both come from one set of parameters, so that each checks the other.
  */
 import type { LinearOp, Op, Program, TensorSpec } from './ir.js';

@@ -1,5 +1,5 @@
 /**
- * Quantization without learning (DESIGN §3 "Calibration", golden README D.1–D.4): block by block on the
+ * Quantization without learning (ARCHITECTURE "Calibration", golden README D.1–D.4): block by block on the
  * float activations of all calibration images, holding one block's activations at a time.
  */
 import { Ptq4vmError } from '../errors.js';
@@ -128,7 +128,7 @@ function requireFinite(scale: Float32Array, what: string): void {
   }
 }
 
-/** Steps were found per memory row; files and formulas index them by scan position (DESIGN §3 "Token positions follow the scan"). */
+/** Steps were found per memory row; files and formulas index them by scan position (ARCHITECTURE "Mathematics"). */
 function inScanOrder(act: ActivationSteps, info: LinearInfo): { actScale: Float32Array; actZero: Uint8Array; actGridIndex: Uint8Array } {
   const { table } = info;
   if (table === undefined || act.scale.length === 1) return { actScale: act.scale, actZero: act.zero, actGridIndex: act.gridIndex };

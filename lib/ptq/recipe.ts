@@ -46,7 +46,7 @@ const SHAPE_OF_METHOD: Readonly<Record<Method, { perToken: boolean; smooth: bool
   ptq4vm: { perToken: true, smooth: true, grid: true },
 };
 
-/** Checks options and fills in the defaults of DESIGN §5. `alpha` 0.5 is PTQ4VM's value for Vim. */
+/** Checks options and fills in the defaults (ARCHITECTURE "Calibration"). `alpha` 0.5 is PTQ4VM's value for Vim. */
 export function makeRecipe(options: RecipeOptions): Recipe {
   if (typeof options !== 'object' || options === null) throw typeError('an object', 'options', options);
   for (const key of Object.keys(options)) {

@@ -6,7 +6,7 @@ import { typeError } from '../errors.js';
 import type { JobOptions } from '../progress.js';
 import { elementCount } from '../tensor.js';
 
-/** Up to `samples` pictures [count, 3, H, W], evenly spread over the dataset: index ⌊i·n/samples⌋ (DESIGN §5 "Calibration"). */
+/** Up to `samples` pictures [count, 3, H, W], evenly spread over the dataset: index ⌊i·n/samples⌋ (ARCHITECTURE "Calibration"). */
 export async function gatherCalibration(
   dataset: Dataset,
   model: { readonly inputShape: readonly number[]; readonly preprocess: Preprocess },

@@ -3,8 +3,8 @@
 #include <memory>
 
 #include "bindings/cancel_token.h"
+#include "bindings/kernels.h"
 #include "bindings/task.h"
-#include "cpu/table.h"
 #include "engine/buffer.h"
 #include "engine/thread_pool.h"
 #include "ptq4vm/arith.h"
@@ -100,8 +100,9 @@ Napi::Value abs_max(const Napi::CallbackInfo& info) {
   return guarded(info, [&] {
     std::vector<Napi::ObjectReference> keep;
     const View<const float> x = get_sample(info[0].As<Napi::Object>(), &keep);
-    const int threads = info[1].As<Napi::Number>().Int32Value();
-    const OpTable* table = cpu::select_table(nullptr);
+    const int threads = info[1].IsNumber() ? info[1].As<Napi::Number>().Int32Value() : 0;
+    if (threads < 1 || threads > engine::kMaxThreads) throw Napi::RangeError::New(info.Env(), "Expected 1…256 for threads");
+    const OpTable* table = &kernels();
     auto result = std::make_shared<std::vector<float>>(static_cast<size_t>(x.channels));
     return Task::start(
         info.Env(), std::move(keep), [=] { run_op(table->abs_max, AbsMaxArgs{x, result->data()}, threads); },
@@ -123,7 +124,7 @@ Napi::Value activation_steps(const Napi::CallbackInfo& info) {
     const int threads = get_threads(options);
     const float* smooth = optional_floats(options, "smooth", static_cast<size_t>(x.channels), &keep);
     const CancelFlag cancel = CancelToken::of(options);
-    const OpTable* table = cpu::select_table(nullptr);
+    const OpTable* table = &kernels();
     const size_t count = per_token ? static_cast<size_t>(x.rows) : 1;
     auto steps = std::make_shared<Steps>(Steps{std::vector<float>(count), std::vector<uint8_t>(count), std::vector<uint8_t>(count)});
     return Task::start(
@@ -159,7 +160,7 @@ Napi::Value weight_steps(const Napi::CallbackInfo& info) {
     const int threads = get_threads(options);
     const CancelFlag cancel = CancelToken::of(options);
     args.cancelled = flag_of(cancel);
-    const OpTable* table = cpu::select_table(nullptr);
+    const OpTable* table = &kernels();
     const size_t count = static_cast<size_t>(args.out);
     auto steps = std::make_shared<Steps>(Steps{std::vector<float>(count), {}, std::vector<uint8_t>(count)});
     args.scale = steps->scale.data();

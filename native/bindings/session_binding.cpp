@@ -3,8 +3,8 @@
 #include <memory>
 
 #include "bindings/cancel_token.h"
+#include "bindings/kernels.h"
 #include "bindings/task.h"
-#include "cpu/table.h"
 #include "engine/session.h"
 #include "engine/thread_pool.h"
 #include "platform/platform.h"
@@ -36,14 +36,11 @@ class SessionBinding final : public Napi::ObjectWrap<SessionBinding> {
       const auto options = info[1].As<Napi::Object>();
       const Napi::Value isa = options.Get("isa");
       const std::string name = isa.IsString() ? isa.As<Napi::String>().Utf8Value() : "";
-      const OpTable* table = cpu::select_table(name.empty() ? nullptr : name.c_str());
-      if (table == nullptr) {
-        throw engine::EngineError("ERR_DEVICE", "instruction set '" + name + "' is not compiled in or not usable on this processor");
-      }
+      const OpTable& table = kernels(name);
       int threads = static_cast<int>(get_number_or(options, "threads", 0));
       if (threads < 0 || threads > engine::kMaxThreads) throw Napi::RangeError::New(env, "Expected 0…256 for threads");
       if (threads == 0) threads = platform::physical_cores();
-      session_ = std::make_shared<engine::Session>(to_program(info[0].As<Napi::Object>()), *table, threads);
+      session_ = std::make_shared<engine::Session>(to_program(info[0].As<Napi::Object>()), table, threads);
     } catch (...) {
       throw to_error(env, std::current_exception());
     }

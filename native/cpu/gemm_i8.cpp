@@ -1,5 +1,5 @@
 // linear_i8: y[t,o] = act_scale[t]·weight_scale[o]·(Σ_k x[t,k]·w[o,k] − act_zero[t]·col_sum[o]) + bias[o]
-// (DESIGN §3; lib/program/ir.ts, LinearI8Op).
+// (ARCHITECTURE "Mathematics"; lib/program/ir.ts, LinearI8Op).
 //
 // x [images, rows, K] u8 codes and y [images, rows, N] float32 are strided views; the rows of all images form one
 // matrix. act_scale and act_zero are indexed by the row within the image (per_token) or have one element. Weights:

@@ -1,7 +1,7 @@
 // quantize: u8 codes of a float tensor; fake_quantize: what those codes stand for, in float32.
 //
 // x f32 [images, rows, channels] → q u8, or y f32, of the same shape; the formulas are arith::quantize_code
-// (reciprocals) and arith::fake_quantize (divisions, the definition of DESIGN §3), and both results equal
+// (reciprocals) and arith::fake_quantize (divisions, the definition of ARCHITECTURE "Mathematics"), and both results equal
 // theirs bit for bit. A NaN gets the code of the lower clamp, 0.
 //
 // A work item is a block of rows, counted across images.

@@ -1,4 +1,4 @@
-/** The case table: every op of the Program, for the tests of every backend and instruction set and for bench/ops.js (DESIGN §4). */
+/** The case table: every op of the Program, for the tests of every backend and instruction set and for bench/ops.js (ARCHITECTURE "Tests and evidence"). */
 import type { Op } from '../../lib/program/ir.js';
 import { addNormCases } from './addNorm.cases.js';
 import { assembleTokensCases } from './assembleTokens.cases.js';

@@ -64,7 +64,7 @@ export function firstOtherBits(a: Float32Array | Uint8Array, b: Float32Array | U
   return x.findIndex((v, i) => v !== y[i]);
 }
 
-/** Codes: none further than one, and few at all (DESIGN §3 allows 1e-4 of them; small cases a couple). */
+/** Codes: none further than one, and few at all (ARCHITECTURE "Mathematics" allows 1e-4 of them; small cases a couple). */
 export function codesTooFar(got: Uint8Array, wanted: Uint8Array): string | undefined {
   let different = 0;
   for (let i = 0; i < wanted.length; i++) {

@@ -1,5 +1,5 @@
 /**
- * Every op of the case table on every instruction set that runs here (DESIGN §4 "One op, two backends, one case table"):
+ * Every op of the case table on every instruction set that runs here (ARCHITECTURE "Tests and evidence"):
  * `reference` against reference.ts, rounded once; the others against `reference`, within TOLERANCE of compare.ts. Bits do
  * not depend on threads, on the other images of a batch, on where operands lie, or on which outputs are wanted.
  */
@@ -116,7 +116,7 @@ describe('ops', function () {
     if (twice.length > 0) throw new Error(`two cases are named '${twice[0]}': they would share their numbers`);
   });
 
-  it('codes by reciprocals are those of the definition, which divides (DESIGN §3)', () => {
+  it('codes by reciprocals are those of the definition, which divides (ARCHITECTURE "Mathematics")', () => {
     for (const testCase of CASES.quantize) {
       const call = testCase.make(new Random(caseTitle('quantize', testCase)));
       const x = call.inputs.x!.data as Float32Array;

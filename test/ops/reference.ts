@@ -1,5 +1,5 @@
 /**
- * What every op computes, once more, from its description in lib/program/ir.ts and DESIGN §3: plain loops in double
+ * What every op computes, once more, from its description in lib/program/ir.ts and ARCHITECTURE "Mathematics": plain loops in double
  * precision, written independently of the native reference that they check.
  *
  * Beside each value stands its magnitude, the size of what was added up to make it: a float32 result may be wrong by so
@@ -210,7 +210,7 @@ function convSilu(call: OpCall) {
   return { y };
 }
 
-/** Adds y_d of one direction to `sum` (DESIGN §3, selective scan). */
+/** Adds y_d of one direction to `sum` (ARCHITECTURE "Mathematics", selective scan). */
 function scanDirection(call: OpCall, d: number, sum: Expected): void {
   const { rows, channels } = input(call, `u${d}`);
   const [u, delta, b, c] = ['u', 'delta', 'b', 'c'].map((key) => reader(input(call, `${key}${d}`))) as [Reader, Reader, Reader, Reader];
@@ -299,7 +299,7 @@ export function codesOf(values: Float32Array, call: OpCall): Uint8Array {
   });
 }
 
-/** The same codes by the definition (DESIGN §3), which divides by steps where kernels multiply by their rounded reciprocals. */
+/** The same codes by the definition (ARCHITECTURE "Mathematics"), which divides by steps where kernels multiply by their rounded reciprocals. */
 export function codesByDivision(values: Float32Array, call: OpCall): Uint8Array {
   const { rows, channels } = call.outputs.q!;
   const [smooth, rscale, zeros] = [constant(call, 'qSmoothRscale'), constant<Float32Array>(call, 'qActRscale'), constant<Int32Array>(call, 'qActZero')];

@@ -1,5 +1,5 @@
 /**
- * Integer execution computes what fake quantization says (DESIGN §3 "Quantized linear"): every quantized linear of the
+ * Integer execution computes what fake quantization says (ARCHITECTURE "Mathematics"): every quantized linear of the
  * bundled model, its codes and its sums, then whole models.
  */
 import path from 'node:path';
@@ -66,7 +66,7 @@ describe('integer execution equals fake quantization', function () {
           expect(worstSum(y, q8, spec.channels, layer, rows, op.constants.bias), `${isa} ${op.name}: sums`).to.be.below(4e-7);
         }
         await session.dispose();
-        // DESIGN §3: reciprocals may move a code whose quotient lies within rounding of a half.
+        // ARCHITECTURE "Mathematics": reciprocals may move a code whose quotient lies within rounding of a half.
         expect(different / codes, `${isa}: share of codes that differ`).to.be.at.most(1e-4);
       }
       await q.dispose();
@@ -148,7 +148,7 @@ function stepRows(layer: QuantizedLinear, table: Int32Array | undefined, rows: n
   return positions;
 }
 
-/** The definition (DESIGN §3), in float32: c = clamp(x/smooth/scale + zero, 0, qmax); q = rint(c − zero) + zero. */
+/** The definition (ARCHITECTURE "Mathematics"), in float32: c = clamp(x/smooth/scale + zero, 0, qmax); q = rint(c − zero) + zero. */
 function referenceCodes(x: Float32Array, channels: number, layer: QuantizedLinear, steps: readonly number[]): Uint8Array {
   const f = Math.fround;
   const qmax = actQmax(layer.actBits);

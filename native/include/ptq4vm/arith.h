@@ -17,14 +17,14 @@ PTQ4VM_HD static inline float clampf(float x, float lo, float hi) {
   return a < hi ? a : hi;
 }
 
-// Activation code as kernels compute it (DESIGN §3, reciprocals): x·smooth_rscale·act_rscale, clamped to
+// Activation code as kernels compute it (ARCHITECTURE "Mathematics", reciprocals): x·smooth_rscale·act_rscale, clamped to
 // [−zero, qmax − zero], rounded half to even, shifted by the zero point. Result in 0…qmax.
 PTQ4VM_HD static inline int32_t quantize_code(float x, float smooth_rscale, float act_rscale, int32_t zero, int32_t qmax) {
   const float v = (x * smooth_rscale) * act_rscale;
   return static_cast<int32_t>(rintf(clampf(v, static_cast<float>(-zero), static_cast<float>(qmax - zero)))) + zero;
 }
 
-// What the activation quantizer keeps of x, by the definition (DESIGN §3, division):
+// What the activation quantizer keeps of x, by the definition (ARCHITECTURE "Mathematics", division):
 // c = clamp(x/smooth/scale + zero, 0, qmax); rint(c − zero)·scale.
 PTQ4VM_HD static inline float fake_quantize(float x, float smooth, float scale, float zero, float qmax) {
   const float c = clampf(x / smooth / scale + zero, 0.0f, qmax);

@@ -13,7 +13,7 @@ inline const OpTable& kernels(const std::string& name = "") {
   const OpTable* table = cpu::select_table(name.empty() ? nullptr : name.c_str());
   if (table != nullptr) return *table;
   const std::string what = name.empty() ? "the instruction set that PTQ4VM_ISA names" : "instruction set '" + name + "'";
-  throw engine::EngineError("ERR_DEVICE", what + " is not compiled in or not usable on this processor (`ptq4vm doctor` lists them)");
+  throw engine::EngineError("ERR_DEVICE", what + " is not compiled in or not usable on this processor");
 }
 
 }  // namespace bindings

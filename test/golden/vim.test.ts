@@ -2,14 +2,18 @@
  * Vim in float32 against the official code, block by block (golden README section A). Tolerance: 1e-4 absolute on
  * logits, as the README proposes; blocks 1e-4 of their largest value.
  */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { expect } from 'chai';
+import { packageApi } from '../../lib/cli/environment.js';
 import { openCheckpoint } from '../../lib/io/checkpoint.js';
 import type { Weight } from '../../lib/tensor.js';
 import { defineModel } from '../../lib/models/registry.js';
 import { backends } from '../../lib/device.js';
 import { load } from '../../lib/model.js';
 import { EngineSession } from '../../lib/native/session.js';
+import { cli } from '../cli/support.js';
 import { floats, json, maxDifference, shared } from '../support/shared.js';
 
 const CASES = [
@@ -55,6 +59,21 @@ describe('golden: Vim in float32', () => {
           const bound = tensor === 'logits' ? 1e-4 : 1e-4 * Math.max(1, ...expected.map(Math.abs));
           expect(maxDifference(values[tensor]!, expected), `${isa}: ${tensor}`).to.be.below(bound);
         }
+      }
+    });
+  }
+
+  for (const name of CASES) {
+    it(`${name}: \`ptq4vm predict\` on .npy gives the official logits`, async function () {
+      const dir = shared(this, 'golden', name);
+      const output = path.join(await mkdtemp(path.join(tmpdir(), 'ptq4vm-golden-')), 'logits.npy');
+      try {
+        const args = ['predict', path.join(dir, 'model.pth'), path.join(dir, 'input.npy'), '--config', path.join(dir, 'config.json'), '--output', output];
+        const answer = await cli(args, await packageApi());
+        expect(answer.status, answer.stderr).to.equal(0);
+        expect(maxDifference(await floats(output), await floats(dir, 'logits.npy'))).to.be.below(1e-4);
+      } finally {
+        await rm(path.dirname(output), { recursive: true, force: true });
       }
     });
   }

@@ -27,6 +27,12 @@ int32_t to_int(const Napi::Value& value, const std::string& name, double low, do
   return static_cast<int32_t>(v);
 }
 
+// A number as JavaScript shows it, more or less: whole ones without a fraction.
+std::string shown(double v) {
+  const bool whole = v == std::floor(v) && std::fabs(v) < 1e15;
+  return whole ? std::to_string(static_cast<int64_t>(v)) : std::to_string(v);
+}
+
 using Names = std::unordered_map<std::string, int32_t>;
 
 int32_t tensor_index(const Names& names, const std::string& name) {
@@ -39,11 +45,12 @@ Ref to_ref(const Program& program, const Names& names, const Napi::Object& value
   Ref ref{};
   ref.tensor = tensor_index(names, get_string(value, "tensor"));
   const TensorSpec& spec = program.tensors[static_cast<size_t>(ref.tensor)];
-  ref.from = static_cast<int32_t>(get_number_or(value, "from", 0));
-  ref.channels = static_cast<int32_t>(get_number_or(value, "channels", spec.channels - ref.from));
-  if (ref.from < 0 || ref.channels < 1 || ref.from > spec.channels - ref.channels) {
-    engine::fail("Program: channels " + std::to_string(ref.from) + "+" + std::to_string(ref.channels) + " lie outside '" + spec.name + "'");
+  const double from = get_number_or(value, "from", 0), channels = get_number_or(value, "channels", spec.channels - from);
+  if (!(from >= 0 && channels >= 1 && from + channels <= spec.channels) || from != std::floor(from) || channels != std::floor(channels)) {
+    engine::fail("Program: channels " + shown(from) + "+" + shown(channels) + " lie outside '" + spec.name + "'");
   }
+  ref.from = static_cast<int32_t>(from);
+  ref.channels = static_cast<int32_t>(channels);
   return ref;
 }
 

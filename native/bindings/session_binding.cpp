@@ -5,6 +5,7 @@
 #include "bindings/cancel_token.h"
 #include "bindings/kernels.h"
 #include "bindings/task.h"
+#include "engine/buffer.h"
 #include "engine/session.h"
 #include "engine/thread_pool.h"
 #include "platform/platform.h"
@@ -59,7 +60,21 @@ class SessionBinding final : public Napi::ObjectWrap<SessionBinding> {
   }
 
   static size_t elements(const engine::TensorSpec& spec, int32_t images) {
+    engine::tensor_bytes(spec, images);  // throws when the product below would not fit
     return static_cast<size_t>(images) * static_cast<size_t>(spec.rows) * static_cast<size_t>(spec.channels);
+  }
+
+  // V8 ends the process when it cannot allocate an array. Asking the allocator first turns that into an error.
+  static size_t allocatable(size_t count, size_t element) {
+    const engine::AlignedBuffer probe(count * element);
+    return count;
+  }
+
+  static int32_t image_count(const Napi::Env& env, double images) {
+    if (!(images >= 1 && images <= kMaxImages) || images != static_cast<double>(static_cast<int32_t>(images))) {
+      throw Napi::RangeError::New(env, "Expected a whole number of images, at least one");
+    }
+    return static_cast<int32_t>(images);
   }
 
   static const void* feed_data(const Napi::Value& value, const engine::TensorSpec& spec, int32_t images) {
@@ -80,9 +95,7 @@ class SessionBinding final : public Napi::ObjectWrap<SessionBinding> {
       const engine::Program& program = session.program();
       auto request = std::make_shared<engine::Request>();
       std::vector<Napi::ObjectReference> keep;
-      const double images = get_number(options, "images");
-      if (!(images >= 1 && images <= kMaxImages)) throw Napi::RangeError::New(env, "Expected at least one image");
-      request->images = static_cast<int32_t>(images);
+      request->images = image_count(env, get_number(options, "images"));
       const double ops = static_cast<double>(program.ops.size());
       const double first = get_number_or(options, "first", 0), end = get_number_or(options, "end", ops);
       if (!(first >= 0 && first <= end && end <= ops)) throw Napi::RangeError::New(env, "Expected a range of ops for first, end");
@@ -106,11 +119,11 @@ class SessionBinding final : public Napi::ObjectWrap<SessionBinding> {
         const engine::TensorSpec& spec = program.tensors[static_cast<size_t>(index)];
         const size_t count = elements(spec, request->images);
         if (spec.dtype == engine::DType::f32) {
-          const auto array = Napi::Float32Array::New(env, count);
+          const auto array = Napi::Float32Array::New(env, allocatable(count, sizeof(float)));
           request->fetches.push_back({index, const_cast<float*>(array.Data())});
           outputs.Set(name, array);
         } else {
-          const auto array = Napi::Uint8Array::New(env, count);
+          const auto array = Napi::Uint8Array::New(env, allocatable(count, 1));
           request->fetches.push_back({index, const_cast<uint8_t*>(array.Data())});
           outputs.Set(name, array);
         }
@@ -149,9 +162,7 @@ class SessionBinding final : public Napi::ObjectWrap<SessionBinding> {
     try {
       const engine::Program& program = session.program();
       engine::PlanRequest request{0, static_cast<int32_t>(program.ops.size()), 1, {program.input}, {}};
-      const double images = info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : 1;
-      if (!(images >= 1 && images <= kMaxImages)) throw Napi::RangeError::New(env, "Expected at least one image");
-      request.images = static_cast<int32_t>(images);
+      request.images = image_count(env, info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : 1);
       const engine::Plan plan = session.plan(request);
       Napi::Object result = Napi::Object::New(env);
       result.Set("batchBytes", static_cast<double>(plan.batch_bytes));

@@ -14,6 +14,9 @@ using Lower = std::unique_ptr<Node> (*)(OpReader& op, const OpTable& table);
 // Largest K whose integer sum minus zero-point correction stays inside int32 for any codes.
 constexpr int32_t kMaxIntegerK = 32768;
 
+// Largest number of values in one patch (planes · patch · patch).
+constexpr int64_t kMaxTaps = int64_t{1} << 24;
+
 bool present(const Ref& ref) { return ref.tensor >= 0; }
 
 template <class T>
@@ -86,7 +89,9 @@ std::unique_ptr<Node> lower_patch_embed(OpReader& op, const OpTable& table) {
   base.grid_h = (base.height - base.patch) / base.stride + 1;
   base.grid_w = (base.width - base.patch) / base.stride + 1;
   const Ref y = op.output("y", DType::f32, base.grid_h * base.grid_w);
-  base.weight = packed_floats(op, table, y.channels, op.rows(x) * base.patch * base.patch);
+  const int64_t taps = int64_t{op.rows(x)} * base.patch * base.patch;
+  if (taps > kMaxTaps) op.fail("a patch has more than " + std::to_string(kMaxTaps) + " values");
+  base.weight = packed_floats(op, table, y.channels, static_cast<int32_t>(taps));
   base.bias = op.optional_floats("bias", static_cast<size_t>(y.channels));
   return op.node<PatchEmbedArgs>(table.patch_embed, [base, x, y](const Frame& f) {
     PatchEmbedArgs a = base;

@@ -1,6 +1,7 @@
 #include "engine/op_reader.h"
 
 #include <cmath>
+#include <iterator>
 
 namespace ptq4vm {
 namespace engine {
@@ -136,7 +137,23 @@ const int32_t* OpReader::table(const std::string& key, int32_t rows) {
   return t;
 }
 
+// Items of an op run in any order and on any thread: what one writes no other may read or write.
+void OpReader::refuse_overlap() const {
+  const auto overlap = [](const Ref& a, const Ref& b) {
+    return a.tensor == b.tensor && a.from < b.from + b.channels && b.from < a.from + a.channels;
+  };
+  for (auto out = op_.outputs.begin(); out != op_.outputs.end(); ++out) {
+    for (const auto& [key, in] : op_.inputs) {
+      if (overlap(out->second, in)) fail("output '" + out->first + "' and input '" + key + "' overlap");
+    }
+    for (auto other = std::next(out); other != op_.outputs.end(); ++other) {
+      if (overlap(out->second, other->second)) fail("outputs '" + out->first + "' and '" + other->first + "' overlap");
+    }
+  }
+}
+
 void OpReader::finish() const {
+  refuse_overlap();
   for (const auto& [key, unused] : op_.inputs) if (!used_.count("operand " + key)) fail("unknown operand '" + key + "'");
   for (const auto& [key, unused] : op_.outputs) if (!used_.count("operand " + key)) fail("unknown operand '" + key + "'");
   for (const auto& [key, unused] : op_.constants) if (!used_.count("constant " + key)) fail("unknown constant '" + key + "'");

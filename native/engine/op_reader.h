@@ -65,6 +65,7 @@ class OpReader {
               bool optional, std::vector<int32_t>* log);
   const Constant* constant(const std::string& key, Constant::Type type, size_t count, bool optional);
   const void* copy(const Constant* constant, size_t element);
+  void refuse_overlap() const;
 
   const Program& program_;
   const OpSpec& op_;

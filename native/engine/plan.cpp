@@ -1,6 +1,7 @@
 #include "engine/plan.h"
 
 #include <algorithm>
+#include <new>
 
 namespace ptq4vm {
 namespace engine {
@@ -44,6 +45,8 @@ size_t pack(std::vector<Box> boxes, std::vector<TensorPlan>* tensors) {
   return total;
 }
 
+constexpr size_t kMaxTensorBytes = size_t{1} << 46;
+
 size_t padded(size_t bytes) { return static_cast<size_t>(round_up(static_cast<int64_t>(bytes), kBufferAlignment)); }
 
 std::vector<Segment> cut(const Program& program, int32_t first, int32_t end) {
@@ -59,6 +62,14 @@ std::vector<Segment> cut(const Program& program, int32_t first, int32_t end) {
 }
 
 }  // namespace
+
+size_t tensor_bytes(const TensorSpec& spec, int32_t images) {
+  const bool codes = spec.dtype == DType::u8;
+  const int64_t row = codes ? round_up(spec.channels, kCodeRowAlignment) : int64_t{spec.channels} * 4;
+  const size_t image = static_cast<size_t>(row) * static_cast<size_t>(spec.rows);  // below 2⁶³: both are below 2³¹
+  if (image > kMaxTensorBytes / static_cast<size_t>(images)) throw std::bad_alloc();
+  return image * static_cast<size_t>(images);
+}
 
 Plan make_plan(const Program& program, const std::vector<std::unique_ptr<Node>>& nodes, const PlanRequest& request) {
   const size_t count = program.tensors.size();
@@ -106,7 +117,7 @@ Plan make_plan(const Program& program, const std::vector<std::unique_ptr<Node>>&
     const bool codes = spec.dtype == DType::u8;
     p.row_stride = codes ? round_up(spec.channels, kCodeRowAlignment) : spec.channels;
     p.image_stride = p.row_stride * spec.rows;
-    p.image_bytes = static_cast<size_t>(p.image_stride) * (codes ? 1 : sizeof(float));
+    p.image_bytes = tensor_bytes(spec, 1);
     if ((fed[t] || fetched[t]) && !codes) {
       p.scope = Scope::external;
       continue;
@@ -115,7 +126,7 @@ Plan make_plan(const Program& program, const std::vector<std::unique_ptr<Node>>&
     const int32_t to = fetched[t] ? static_cast<int32_t>(plan.segments.size()) : segment_of(life[t].end);
     if (fed[t] || fetched[t] || from != to) {
       p.scope = Scope::batch;
-      batch.push_back({static_cast<int32_t>(t), padded(p.image_bytes * static_cast<size_t>(request.images)), from, to});
+      batch.push_back({static_cast<int32_t>(t), padded(tensor_bytes(spec, request.images)), from, to});
     } else {
       p.scope = Scope::tile;
       tiles[static_cast<size_t>(from)].push_back({static_cast<int32_t>(t), padded(p.image_bytes), life[t].begin, life[t].end});

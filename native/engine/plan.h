@@ -12,6 +12,10 @@
 namespace ptq4vm {
 namespace engine {
 
+// Bytes of a tensor for `images` images as it lies in memory (rows of codes are padded). Throws std::bad_alloc when
+// no machine could hold it, so that sizes computed from it cannot overflow.
+size_t tensor_bytes(const TensorSpec& spec, int32_t images);
+
 struct Segment {
   int32_t first;
   int32_t end;

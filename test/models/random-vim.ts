@@ -3,7 +3,7 @@ import type { DType } from '../../lib/tensor.js';
 import { fromFloat32, toFloat32 } from '../../lib/tensor.js';
 import { writeSafetensors } from '../../lib/io/safetensors.js';
 import type { Weight } from '../../lib/models/definition.js';
-import { random } from '../ops/random.js';
+import { Random } from '../ops/random.js';
 import type { ClassToken, ReferenceOptions } from './vim-reference.js';
 
 /** One variant; what is left out is the published choice at a small size. */
@@ -40,24 +40,21 @@ export interface RandomVim {
   readonly classes: number;
 }
 
-export function randomVim(variant: Variant, seed: number, dtype: DType = 'f32'): RandomVim {
+/** `stream` names the numbers; the seed of the process (test/ops/random.ts, SEED=n repeats it) is mixed in. */
+export function randomVim(variant: Variant, stream: string, dtype: DType = 'f32'): RandomVim {
   const {
     imageSize = 32, patch = 8, stride = patch, channels = 3, dim = 32, depth = 2, dState = 16, dConv = 4, expand = 2, dtRank = Math.ceil(dim / 16),
     classes = 6, classToken = 'middle', positionEmbedding = true, rope = false, ropeResidual = rope, layerNorm = false, inBias = false, outBias = false,
     divideOut = true, epsilon = 1e-5,
   } = variant;
-  const draw = random(seed);
+  const draw = new Random(stream);
   const weights = new Map<string, Weight>();
   const put = (name: string, shape: readonly number[], value: (i: number) => number) => {
     const data = Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => value(i));
     // Rounded to what the type holds, so that the file and the reference start from the same numbers.
     weights.set(name, { shape, dtype, data: toFloat32({ dtype, shape, data: fromFloat32(data, dtype) }) });
   };
-  const gauss = () => {
-    const u = Math.max(draw(), 1e-12);
-    return Math.sqrt(-2 * Math.log(u)) * Math.cos(2 * Math.PI * draw());
-  };
-  const normal = (deviation: number, mean = 0) => () => mean + deviation * gauss();
+  const normal = (deviation: number, mean = 0) => () => mean + deviation * draw.normal();
   const linear = (name: string, out: number, input: number, bias: boolean) => {
     put(`${name}.weight`, [out, input], normal(1 / Math.sqrt(input)));
     if (bias) put(`${name}.bias`, [out], normal(0.3));
@@ -94,7 +91,7 @@ export function randomVim(variant: Variant, seed: number, dtype: DType = 'f32'):
     norm(`layers.${layer}.norm`);
     linear(`${m}.in_proj`, 2 * inner, dim, inBias);
     for (const s of ['', '_b']) {
-      put(s === '' ? `${m}.A_log` : `${m}.A_b_log`, [inner, dState], (i) => Math.log(1 + (i % dState)) + 0.3 * gauss());
+      put(s === '' ? `${m}.A_log` : `${m}.A_b_log`, [inner, dState], (i) => Math.log(1 + (i % dState)) + 0.3 * draw.normal());
       put(`${m}.D${s}`, [inner], normal(0.3, 1));
       put(`${m}.conv1d${s}.weight`, [inner, 1, dConv], normal(1 / Math.sqrt(dConv)));
       put(`${m}.conv1d${s}.bias`, [inner], normal(0.2));
@@ -124,10 +121,9 @@ export function randomVim(variant: Variant, seed: number, dtype: DType = 'f32'):
   };
 }
 
-/** Pictures [count, channels, size, size] with values around ±1. */
-export function randomPictures(vim: RandomVim, count: number, seed: number): Float32Array {
-  const draw = random(seed);
-  return Float32Array.from({ length: count * vim.channels * vim.imageSize ** 2 }, () => 2 * draw() - 1 + 0.5 * (draw() - draw()));
+/** Pictures [count, channels, size, size] standard normal. */
+export function randomPictures(vim: RandomVim, count: number, stream: string): Float32Array {
+  return new Random(stream).floats(count * vim.channels * vim.imageSize ** 2);
 }
 
 export async function writeVim(path: string, weights: ReadonlyMap<string, Weight>, metadata: Readonly<Record<string, string>> = {}): Promise<string> {

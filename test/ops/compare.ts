@@ -94,10 +94,9 @@ export function difference(call: OpCall, got: Values, reference: Values, expecte
     }
   }
   if (call.outputs.q === undefined) return undefined;
-  // Codes are exactly those of the float that this instruction set computed, and hardly ever others than the reference's.
+  // Codes are exactly those of the float that this instruction set computed, which was compared above.
   const q = got.q as Uint8Array;
   const own = call.kind === 'quantize' ? (call.inputs.x!.data as Float32Array) : (got.y as Float32Array);
   const at = firstOtherBits(q, codesOf(own, call));
-  if (at >= 0) return `q[${at}] is ${q[at]}, not the code of ${own[at]}`;
-  return codesTooFar(q, reference.q as Uint8Array);
+  return at >= 0 ? `q[${at}] is ${q[at]}, not the code of ${own[at]}` : undefined;
 }

@@ -55,7 +55,7 @@ struct RopeArgs {
 struct AddNormArgs {
   View<const float> x;
   View<const float> residual;  // empty: none
-  View<float> residual_out;    // empty: not wanted; may alias residual
+  View<float> residual_out;    // empty: not wanted
   View<float> y;               // empty: not wanted
   QuantizeOut out;
   const float* weight;  // [channels]

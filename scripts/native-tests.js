@@ -4,6 +4,7 @@
 //
 // A program passes with exit status 0 and is skipped with 77. --arm64 cross-compiles with aarch64-linux-gnu-g++ and
 // runs the neon set under qemu-aarch64. Names select programs whose name contains one of them.
+// PTQ4VM_TEST_ALL=1 leaves nothing out.
 'use strict';
 const { spawnSync } = require('node:child_process');
 const fs = require('node:fs');
@@ -11,6 +12,9 @@ const os = require('node:os');
 const path = require('node:path');
 
 const root = path.resolve(__dirname, '..');
+
+/** Programs that emulation makes too slow for every run of npm test. */
+const SLOW_EMULATED = /^calibrate_test/;
 
 function works(program, args = ['--version']) {
   return spawnSync(program, args, { stdio: 'ignore' }).status === 0;
@@ -98,6 +102,11 @@ function runNativeTests({ kind = '', names = [] } = {}) {
     const isa = compiled.find((name) => test.endsWith(`_${name}${suffix}`));
     if (isa !== undefined && !usable.has(isa)) {
       console.log(`SKIPPED: ${label} ${test}: this processor has no ${isa}`);
+      counts.skipped++;
+      continue;
+    }
+    if (kind === 'arm64' && SLOW_EMULATED.test(test) && names.length === 0 && process.env.PTQ4VM_TEST_ALL !== '1') {
+      console.log(`SKIPPED: ${label} ${test}: takes minutes under emulation; PTQ4VM_TEST_ALL=1 runs it`);
       counts.skipped++;
       continue;
     }

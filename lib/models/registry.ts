@@ -8,7 +8,7 @@ import { sameShape, showShape } from '../tensor.js';
 import type { ModelDefinition, Shapes, UserConfig, Weights } from './definition.js';
 import type { Source } from './resolve.js';
 import { buildVim, vimTensors } from './vim.js';
-import { resolveVimConfig, VIM_KEYS } from './vim-config.js';
+import { type ClassToken, resolveVimConfig, VIM_KEYS } from './vim-config.js';
 import { VIM_REGISTRY, VIM_SHORT_NAMES } from './vim-registry.js';
 
 /** Keys of `--config` that decide something, at its top level. Constructor arguments may stand there too. */
@@ -20,9 +20,17 @@ const PROVENANCE_KEYS = [
   'dims', 'layout', 'k_group', 'per_stage', 'input_hw', 'out_indices', 'biattn_norm_epsilon', 'biattn_reduce', 'note',
 ];
 const INERT_ARGUMENTS = [
-  'residual_in_fp32', 'fused_add_norm', 'final_pool_type', 'bimamba_type', 'drop_path_rate', 'drop_rate', 'if_bidirectional', 'if_bimamba',
-  'flip_img_sequences_ratio', 'if_devide_out', 'init_layer_scale', 'ft_seq_len', 'pt_hw_seq_len', 'ssm_cfg', 'initializer_cfg',
+  'residual_in_fp32', 'fused_add_norm', 'drop_path_rate', 'drop_rate', 'if_bimamba', 'if_devide_out', 'ft_seq_len', 'pt_hw_seq_len', 'ssm_cfg', 'initializer_cfg',
 ];
+/** Arguments that would change what is computed: the only values that are run, as the official code has them by default. */
+const FIXED_ARGUMENTS: Readonly<Record<string, (value: unknown, values: Readonly<Record<string, unknown>>) => boolean>> = {
+  bimamba_type: (v) => v === 'v2',
+  if_bidirectional: (v) => v === false,
+  flip_img_sequences_ratio: (v) => typeof v === 'number' && v <= 0,
+  init_layer_scale: () => false,
+  // Without a class token the tokens are pooled, and only their mean is known here.
+  final_pool_type: (v, values) => v === 'mean' || values.if_cls_token === true,
+};
 
 /** Family by tensors that only it has. */
 function detectFamily(shapes: Shapes): 'vim' | 'vmamba' | 'localvim' | 'localvmamba' | undefined {
@@ -41,33 +49,38 @@ export interface DefineOptions {
   readonly config?: UserConfig;
   /** Class names in index order (`--class-names`); win over the configuration's. */
   readonly labels?: readonly string[];
+  /** Where `config` comes from, for messages; absent: '--config'. */
+  readonly origin?: string;
 }
 
 /** Throws ERR_CONFIG / ERR_WEIGHTS / ERR_UNSUPPORTED with both sides of any contradiction. */
 export function defineModel(shapes: Shapes, options: DefineOptions = {}): ModelDefinition {
   const family = detectFamily(shapes);
   if (family === undefined) {
-    const names = [...shapes.keys()].slice(0, 4).map((n) => `'${n}'`).join(', ');
+    const names = [...shapes.keys()].slice(0, 4).map(show).join(', ');
     throw new Ptq4vmError('ERR_WEIGHTS', `These tensors belong to no Visual Mamba model that is known here (${shapes.size} tensors: ${names}, …)`);
   }
   if (family !== 'vim') {
     throw new Ptq4vmError('ERR_UNSUPPORTED', `This is a ${family} checkpoint; this version runs Vim models only`);
   }
+  const { origin = '--config' } = options;
   const stated = options.config?.family;
   if (stated !== undefined && stated !== family) {
-    throw new Ptq4vmError('ERR_CONFIG', `Contradiction about family: --config says ${show(stated)}, the weights say '${family}'`);
+    throw new Ptq4vmError('ERR_CONFIG', `Contradiction about family: ${origin} says ${show(stated)}, the weights say '${family}'`);
   }
-  const sources = [...configSource(options.config), ...registrySource(options.model)];
+  const sources = [...configSource(options.config, origin), ...registrySource(options.model)];
   const { config, resolved, assumed } = resolveVimConfig(shapes, sources);
+  refuseOtherModels(options.config, config.classToken);
   const tensors = vimTensors(config, shapes);
   checkTensors(shapes, tensors);
+  checkFixedArguments(options.config, resolved, origin);
 
-  const labels = options.labels ?? parseLabels(options.config?.labels);
+  const labels = options.labels ?? parseLabels(options.config?.labels, origin);
   if (labels !== undefined && labels.length !== config.classes) {
     throw new Ptq4vmError('ERR_CONFIG', `Contradiction about classes: ${labels.length} labels, but head.weight has ${config.classes} rows`);
   }
   const given = options.config?.preprocess;
-  const preprocess = given === undefined ? imagenetPreprocess(config.imageSize) : parsePreprocess(given, '--config');
+  const preprocess = given === undefined ? imagenetPreprocess(config.imageSize) : parsePreprocess(given, origin);
   const [height, width] = sizeOf(preprocess);
   if (height !== config.imageSize || width !== config.imageSize) {
     throw new Ptq4vmError('ERR_CONFIG', `Contradiction about picture size: preprocess makes ${height}×${width}, the model takes ${config.imageSize}×${config.imageSize}`);
@@ -95,33 +108,48 @@ function registrySource(name: string | undefined): Source[] {
   return [{ name: `--model '${name}'`, values }];
 }
 
-function configSource(config: UserConfig | undefined): Source[] {
+function configSource(config: UserConfig | undefined, origin: string): Source[] {
   if (config === undefined) return [];
   const args = Object.hasOwn(config, 'constructor') ? config.constructor : {};
-  if (typeof args !== 'object' || args === null) {
+  if (typeof args !== 'object' || args === null || Array.isArray(args)) {
     throw new Ptq4vmError('ERR_CONFIG', `Expected an object for constructor in --config but received ${show(args)}`);
   }
   const known = new Set<string>([...TOP_LEVEL_KEYS, ...PROVENANCE_KEYS, ...INERT_ARGUMENTS, ...VIM_KEYS]);
   const values: Record<string, unknown> = {};
   for (const [key, value] of [...Object.entries(config), ...Object.entries(args)]) {
-    if (!known.has(key)) throw new Ptq4vmError('ERR_CONFIG', `Unknown key '${key}' in --config`);
+    if (!known.has(key)) throw new Ptq4vmError('ERR_CONFIG', `Unknown key ${show(key)} in ${origin}`);
     if (!(VIM_KEYS as readonly string[]).includes(key)) continue;
     if (values[key] !== undefined && values[key] !== value) {
-      throw new Ptq4vmError('ERR_CONFIG', `Contradiction about ${key} in --config: ${show(values[key])} and ${show(value)}`);
+      throw new Ptq4vmError('ERR_CONFIG', `Contradiction about ${key} in ${origin}: ${show(values[key])} and ${show(value)}`);
     }
     values[key] = value;
   }
-  const { bimamba_type: type } = args as { bimamba_type?: unknown };
-  if (type !== undefined && type !== 'v2') throw new Ptq4vmError('ERR_UNSUPPORTED', `Expected 'v2' for bimamba_type in --config but received ${show(type)}`);
   // A head or middle position says nothing about a model with two class tokens or none.
   if (values.use_double_cls_token === true || values.if_cls_token === false) delete values.use_middle_cls_token;
   return [{ name: '--config', values }];
 }
 
+/** Arguments that change what the official code computes at inference, in ways that this engine does not do. */
+function refuseOtherModels(config: UserConfig | undefined, classToken: ClassToken): void {
+  if (config === undefined) return;
+  const args: Readonly<Record<string, unknown>> = { ...config, ...(Object.hasOwn(config, 'constructor') ? (config.constructor as unknown as object) : {}) };
+  const refuse = (key: string, what: string) => {
+    throw new Ptq4vmError('ERR_UNSUPPORTED', `Expected ${what} for ${key} in --config but received ${show(args[key])}: this package does not run such models`);
+  };
+  const { bimamba_type: type = 'v2', if_bidirectional, if_bimamba, flip_img_sequences_ratio: flipped = -1, init_layer_scale: scale = null } = args;
+  if (type !== 'v2') refuse('bimamba_type', "'v2'");
+  if (if_bidirectional === true) refuse('if_bidirectional', 'false');
+  if (if_bimamba === true) refuse('if_bimamba', 'false');
+  if (!(typeof flipped === 'number' && flipped <= 0)) refuse('flip_img_sequences_ratio', 'no flipping (−1)');
+  if (scale !== null) refuse('init_layer_scale', 'null');
+  // With a class token the pooling type has no effect (golden README A.2).
+  if (classToken === 'none' && args.final_pool_type !== undefined && args.final_pool_type !== 'mean') refuse('final_pool_type', "'mean'");
+}
+
 function parseLabels(labels: unknown): readonly string[] | undefined {
   if (labels === undefined) return undefined;
   if (!Array.isArray(labels) || !labels.every((l) => typeof l === 'string')) {
-    throw new Ptq4vmError('ERR_CONFIG', `Expected an array of strings for labels in --config but received ${show(labels)}`);
+    throw new Ptq4vmError('ERR_CONFIG', `Expected an array of strings for labels in ${origin} but received ${show(labels)}`);
   }
   return labels;
 }
@@ -140,6 +168,6 @@ function checkTensors(shapes: Shapes, wanted: ReadonlyMap<string, readonly numbe
 }
 
 function list(names: readonly string[]): string {
-  const shown = names.slice(0, 5).map((n) => `'${n}'`).join(', ');
+  const shown = names.slice(0, 5).map(show).join(', ');
   return names.length > 5 ? `${shown} and ${names.length - 5} more` : shown;
 }

@@ -8,6 +8,8 @@ import type { Assumption } from './definition.js';
 export interface Source {
   /** In words, for messages: 'the weights', '--config', "--model 'vim-tiny'". */
   readonly name: string;
+  /** `name` is a plural ("the weights say"). */
+  readonly plural?: boolean;
   readonly values: Readonly<Record<string, unknown>>;
 }
 
@@ -48,7 +50,7 @@ export class Resolver {
       if (other.values[key] !== first!.values[key]) {
         throw new Ptq4vmError(
           'ERR_CONFIG',
-          `Contradiction about ${key}: ${first!.name} says ${show(first!.values[key])}, ${other.name} says ${show(other.values[key])}`,
+          `Contradiction about ${key}: ${says(first!, key)}, ${says(other, key)}`,
         );
       }
     }
@@ -63,4 +65,12 @@ export class Resolver {
     const source = this.sources.find((s) => s.values[key] !== undefined);
     throw new Ptq4vmError('ERR_CONFIG', `Expected ${what} for ${key} in ${source?.name ?? 'the defaults'} but received ${show(value)}`);
   }
+}
+
+function says(source: Source, key: string): string {
+  return `${source.name} ${source.plural ? 'say' : 'says'} ${show(source.values[key])}`;
+}
+
+function statement({ name, values }: Source, key: string): string {
+  return `${name} ${name === 'the weights' ? 'say' : 'says'} ${show(values[key])}`;
 }

@@ -3,6 +3,8 @@
  * registry add, and the published defaults for the rest.
  */
 import { Ptq4vmError } from '../errors.js';
+import { showShape } from '../tensor.js';
+import { showShape } from '../tensor.js';
 import type { Assumption, Shapes } from './definition.js';
 import { Resolver, type Source } from './resolve.js';
 
@@ -78,7 +80,7 @@ export function resolveVimConfig(shapes: Shapes, sources: readonly Source[]): {
   assumed: readonly Assumption[];
 } {
   const weights = vimValuesFromShapes(shapes);
-  const r = new Resolver([{ name: 'the weights', values: weights }, ...sources]);
+  const r = new Resolver([{ name: 'the weights', plural: true, values: weights }, ...sources]);
   const patch = r.integer('patch_size');
   const dim = r.integer('embed_dim');
   const expand = r.number('expand');
@@ -100,7 +102,7 @@ export function resolveVimConfig(shapes: Shapes, sources: readonly Source[]): {
     dInner,
     dState: r.integer('d_state'),
     dConv: r.integer('d_conv'),
-    dtRank: shape(shapes, 'layers.0.mixer.dt_proj.weight', 2)[1]!,
+    dtRank: dtRank(shapes),
     classes: r.integer('num_classes'),
     classToken: tokens,
     len: grid * grid + classTokenCount,
@@ -117,24 +119,37 @@ export function resolveVimConfig(shapes: Shapes, sources: readonly Source[]): {
   return { config, resolved: r.resolved, assumed: r.assumed };
 }
 
+function dtRank(shapes: Shapes): number {
+  const s = shape(shapes, 'layers.0.mixer.dt_proj.weight', 2);
+  if (s[1]! < 1) throw new Ptq4vmError('ERR_WEIGHTS', `Tensor 'layers.0.mixer.dt_proj.weight' is ${showShape(s)}: Δ needs at least one input`);
+  return s[1]!;
+}
+
+function dtRank(shapes: Shapes): number {
+  const found = shape(shapes, 'layers.0.mixer.dt_proj.weight', 2);
+  if (found[1]! < 1) throw new Ptq4vmError('ERR_WEIGHTS', `Tensor 'layers.0.mixer.dt_proj.weight' is ${showShape(found)}: it has no inputs`);
+  return found[1]!;
+}
+
 function classTokens(r: Resolver): ClassToken {
-  if (!r.flag('if_cls_token')) return 'none';
-  if (r.flag('use_double_cls_token')) return 'double';
+  const present = r.flag('if_cls_token');
+  const double = r.flag('use_double_cls_token');
+  if (!present) return 'none';
+  if (double) return 'double';
   return r.flag('use_middle_cls_token', true, PUBLISHED) ? 'middle' : 'head';
 }
 
 /** Number of patches, from the tables that have a row per token; undefined when neither table exists. */
 function patchCount(shapes: Shapes, classTokenCount: number): number | undefined {
-  const position = shapes.get('pos_embed');
-  if (position !== undefined) return position[1]! - classTokenCount;
-  return shapes.get('rope.freqs_cos')?.[0];
+  if (shapes.has('pos_embed')) return shape(shapes, 'pos_embed', 3)[1]! - classTokenCount;
+  return shapes.has('rope.freqs_cos') ? shape(shapes, 'rope.freqs_cos', 2)[0] : undefined;
 }
 
 function pictureSize(r: Resolver, patch: number, patches: number | undefined): { imageSize: number; stride: number; grid: number } {
   const gridOf = (size: number, stride: number) => Math.floor((size - patch) / stride) + 1;
   const side = patches === undefined ? undefined : Math.sqrt(patches);
   if (side !== undefined && (!Number.isInteger(side) || side < 1)) {
-    throw new Ptq4vmError('ERR_WEIGHTS', `pos_embed has rows for ${patches} patches, which is not a square grid`);
+    throw new Ptq4vmError('ERR_WEIGHTS', `The position table has rows for ${patches} patches, which is not a square grid`);
   }
   // 224 px with stride = patch or half of it are the published ones; otherwise patches that touch.
   const strides = [patch, patch / 2].filter(Number.isInteger);
@@ -142,11 +157,13 @@ function pictureSize(r: Resolver, patch: number, patches: number | undefined): {
   const stride = r.integer('stride', published ?? patch, published ? PUBLISHED : 'patches that do not overlap');
   const guess = side === undefined || gridOf(224, stride) === side ? 224 : (side - 1) * stride + patch;
   const imageSize = r.integer('img_size', guess, 'from the number of patches');
+  if (imageSize < patch) throw new Ptq4vmError('ERR_CONFIG', `Contradiction about sizes: img_size ${imageSize} is smaller than patch_size ${patch}`);
   const grid = gridOf(imageSize, stride);
+  if (grid < 1) throw new Ptq4vmError('ERR_CONFIG', `A picture of img_size ${imageSize} is smaller than a patch of patch_size ${patch}`);
   if (side !== undefined && grid !== side) {
     throw new Ptq4vmError(
       'ERR_CONFIG',
-      `Contradiction about the number of patches: pos_embed has ${side}×${side}, but img_size ${imageSize}, patch_size ${patch} and stride ${stride} give ${grid}×${grid}`,
+      `Contradiction about the number of patches: ${shapes.has('pos_embed') ? 'pos_embed' : 'rope.freqs_cos'} has ${side}×${side}, but img_size ${imageSize}, patch_size ${patch} and stride ${stride} give ${grid}×${grid}`,
     );
   }
   return { imageSize, stride, grid };
@@ -155,6 +172,6 @@ function pictureSize(r: Resolver, patch: number, patches: number | undefined): {
 function shape(shapes: Shapes, name: string, rank: number): readonly number[] {
   const s = shapes.get(name);
   if (s === undefined) throw new Ptq4vmError('ERR_WEIGHTS', `The checkpoint has no tensor '${name}', which every Vim has`);
-  if (s.length !== rank) throw new Ptq4vmError('ERR_WEIGHTS', `Tensor '${name}' has ${s.length} dimensions where ${rank} were expected`);
+  if (s.length !== rank) throw new Ptq4vmError('ERR_WEIGHTS', `Tensor '${name}' has ${s.length} dimension${s.length === 1 ? '' : 's'} where ${rank} were expected`);
   return s;
 }

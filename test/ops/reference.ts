@@ -130,13 +130,15 @@ function addNorm(call: OpCall) {
   const y = results(call.images, rows, channels);
   for (let row = 0; row < call.images * rows; row++) {
     const s = residual.value.subarray(row * channels, (row + 1) * channels);
-    const mean = attribute(call, 'norm') === 1 ? s.reduce((a, b) => a + b, 0) / channels : 0;
+    const centred = attribute(call, 'norm') === 1;
+    const mean = centred ? s.reduce((a, b) => a + b, 0) / channels : 0;
+    // The mean is off by a rounding of what was added up for it, which counts where the deviation is small.
+    const meanSize = centred ? s.reduce((a, b) => a + Math.abs(b), 0) / channels : 0;
     const variance = s.reduce((sum, v) => sum + (v - mean) ** 2, 0) / channels;
     const deviation = Math.sqrt(variance + f(attribute(call, 'epsilon')));
     for (let k = 0; k < channels; k++) {
       y.value[row * channels + k] = ((s[k]! - mean) / deviation) * weight[k]! + (bias?.[k] ?? 0);
-      // A mean that is off by its own rounding is magnified where the deviation is small.
-      y.magnitude[row * channels + k] = ((Math.abs(s[k]!) + Math.abs(mean)) / deviation) * Math.abs(weight[k]!) + Math.abs(bias?.[k] ?? 0);
+      y.magnitude[row * channels + k] = ((Math.abs(s[k]!) + meanSize) / deviation) * Math.abs(weight[k]!) + Math.abs(bias?.[k] ?? 0);
     }
   }
   return { y, residual };

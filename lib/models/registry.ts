@@ -8,7 +8,7 @@ import { sameShape, showShape } from '../tensor.js';
 import type { ModelDefinition, Shapes, UserConfig, Weights } from './definition.js';
 import type { Source } from './resolve.js';
 import { buildVim, vimTensors } from './vim.js';
-import { type ClassToken, resolveVimConfig, VIM_KEYS } from './vim-config.js';
+import { resolveVimConfig, VIM_KEYS } from './vim-config.js';
 import { VIM_REGISTRY, VIM_SHORT_NAMES } from './vim-registry.js';
 
 /** Keys of `--config` that decide something, at its top level. Constructor arguments may stand there too. */
@@ -70,7 +70,6 @@ export function defineModel(shapes: Shapes, options: DefineOptions = {}): ModelD
   }
   const sources = [...configSource(options.config, origin), ...registrySource(options.model)];
   const { config, resolved, assumed } = resolveVimConfig(shapes, sources);
-  refuseOtherModels(options.config, config.classToken);
   const tensors = vimTensors(config, shapes);
   checkTensors(shapes, tensors);
   checkFixedArguments(options.config, resolved, origin);
@@ -112,9 +111,9 @@ function configSource(config: UserConfig | undefined, origin: string): Source[] 
   if (config === undefined) return [];
   const args = Object.hasOwn(config, 'constructor') ? config.constructor : {};
   if (typeof args !== 'object' || args === null || Array.isArray(args)) {
-    throw new Ptq4vmError('ERR_CONFIG', `Expected an object for constructor in --config but received ${show(args)}`);
+    throw new Ptq4vmError('ERR_CONFIG', `Expected an object for constructor in ${origin} but received ${show(args)}`);
   }
-  const known = new Set<string>([...TOP_LEVEL_KEYS, ...PROVENANCE_KEYS, ...INERT_ARGUMENTS, ...VIM_KEYS]);
+  const known = new Set<string>([...TOP_LEVEL_KEYS, ...PROVENANCE_KEYS, ...INERT_ARGUMENTS, ...Object.keys(FIXED_ARGUMENTS), ...VIM_KEYS]);
   const values: Record<string, unknown> = {};
   for (const [key, value] of [...Object.entries(config), ...Object.entries(args)]) {
     if (!known.has(key)) throw new Ptq4vmError('ERR_CONFIG', `Unknown key ${show(key)} in ${origin}`);
@@ -126,27 +125,21 @@ function configSource(config: UserConfig | undefined, origin: string): Source[] 
   }
   // A head or middle position says nothing about a model with two class tokens or none.
   if (values.use_double_cls_token === true || values.if_cls_token === false) delete values.use_middle_cls_token;
-  return [{ name: '--config', values }];
+  return [{ name: origin, values }];
 }
 
-/** Arguments that change what the official code computes at inference, in ways that this engine does not do. */
-function refuseOtherModels(config: UserConfig | undefined, classToken: ClassToken): void {
+/** Throws ERR_UNSUPPORTED for an argument of another value than the one that is run; `resolved` adds what the weights tell. */
+function checkFixedArguments(config: UserConfig | undefined, resolved: Readonly<Record<string, unknown>>, origin: string): void {
   if (config === undefined) return;
-  const args: Readonly<Record<string, unknown>> = { ...config, ...(Object.hasOwn(config, 'constructor') ? (config.constructor as unknown as object) : {}) };
-  const refuse = (key: string, what: string) => {
-    throw new Ptq4vmError('ERR_UNSUPPORTED', `Expected ${what} for ${key} in --config but received ${show(args[key])}: this package does not run such models`);
-  };
-  const { bimamba_type: type = 'v2', if_bidirectional, if_bimamba, flip_img_sequences_ratio: flipped = -1, init_layer_scale: scale = null } = args;
-  if (type !== 'v2') refuse('bimamba_type', "'v2'");
-  if (if_bidirectional === true) refuse('if_bidirectional', 'false');
-  if (if_bimamba === true) refuse('if_bimamba', 'false');
-  if (!(typeof flipped === 'number' && flipped <= 0)) refuse('flip_img_sequences_ratio', 'no flipping (−1)');
-  if (scale !== null) refuse('init_layer_scale', 'null');
-  // With a class token the pooling type has no effect (golden README A.2).
-  if (classToken === 'none' && args.final_pool_type !== undefined && args.final_pool_type !== 'mean') refuse('final_pool_type', "'mean'");
+  const given = { ...config, ...(Object.hasOwn(config, 'constructor') ? (config.constructor as unknown as UserConfig) : {}) };
+  for (const [key, isRun] of Object.entries(FIXED_ARGUMENTS)) {
+    const value = Object.hasOwn(given, key) ? given[key] : undefined;
+    if (value === undefined || value === null || isRun(value, resolved)) continue;
+    throw new Ptq4vmError('ERR_UNSUPPORTED', `${origin} says ${key} ${show(value)}: this package does not run such models`);
+  }
 }
 
-function parseLabels(labels: unknown): readonly string[] | undefined {
+function parseLabels(labels: unknown, origin: string): readonly string[] | undefined {
   if (labels === undefined) return undefined;
   if (!Array.isArray(labels) || !labels.every((l) => typeof l === 'string')) {
     throw new Ptq4vmError('ERR_CONFIG', `Expected an array of strings for labels in ${origin} but received ${show(labels)}`);

@@ -70,7 +70,3 @@ export class Resolver {
 function says(source: Source, key: string): string {
   return `${source.name} ${source.plural ? 'say' : 'says'} ${show(source.values[key])}`;
 }
-
-function statement({ name, values }: Source, key: string): string {
-  return `${name} ${name === 'the weights' ? 'say' : 'says'} ${show(values[key])}`;
-}

@@ -4,7 +4,6 @@
  */
 import { Ptq4vmError } from '../errors.js';
 import { showShape } from '../tensor.js';
-import { showShape } from '../tensor.js';
 import type { Assumption, Shapes } from './definition.js';
 import { Resolver, type Source } from './resolve.js';
 
@@ -89,7 +88,7 @@ export function resolveVimConfig(shapes: Shapes, sources: readonly Source[]): {
   const rope = r.flag('if_rope');
   const classTokenCount = { none: 0, head: 1, middle: 1, double: 2 }[tokens];
   const patches = patchCount(shapes, classTokenCount);
-  const { imageSize, stride, grid } = pictureSize(r, patch, patches);
+  const { imageSize, stride, grid } = pictureSize(r, patch, patches, shapes.has('pos_embed') ? 'pos_embed' : 'rope.freqs_cos');
   const dInner = Math.round(expand * dim);
   const config: VimConfig = {
     imageSize,
@@ -120,12 +119,6 @@ export function resolveVimConfig(shapes: Shapes, sources: readonly Source[]): {
 }
 
 function dtRank(shapes: Shapes): number {
-  const s = shape(shapes, 'layers.0.mixer.dt_proj.weight', 2);
-  if (s[1]! < 1) throw new Ptq4vmError('ERR_WEIGHTS', `Tensor 'layers.0.mixer.dt_proj.weight' is ${showShape(s)}: Δ needs at least one input`);
-  return s[1]!;
-}
-
-function dtRank(shapes: Shapes): number {
   const found = shape(shapes, 'layers.0.mixer.dt_proj.weight', 2);
   if (found[1]! < 1) throw new Ptq4vmError('ERR_WEIGHTS', `Tensor 'layers.0.mixer.dt_proj.weight' is ${showShape(found)}: it has no inputs`);
   return found[1]!;
@@ -145,11 +138,12 @@ function patchCount(shapes: Shapes, classTokenCount: number): number | undefined
   return shapes.has('rope.freqs_cos') ? shape(shapes, 'rope.freqs_cos', 2)[0] : undefined;
 }
 
-function pictureSize(r: Resolver, patch: number, patches: number | undefined): { imageSize: number; stride: number; grid: number } {
+/** Picture size and stride that fit the number of patches; `table` names the tensor that tells it. */
+function pictureSize(r: Resolver, patch: number, patches: number | undefined, table: string): { imageSize: number; stride: number; grid: number } {
   const gridOf = (size: number, stride: number) => Math.floor((size - patch) / stride) + 1;
   const side = patches === undefined ? undefined : Math.sqrt(patches);
   if (side !== undefined && (!Number.isInteger(side) || side < 1)) {
-    throw new Ptq4vmError('ERR_WEIGHTS', `The position table has rows for ${patches} patches, which is not a square grid`);
+    throw new Ptq4vmError('ERR_WEIGHTS', `${table} has rows for ${patches} patches, which is not a square grid`);
   }
   // 224 px with stride = patch or half of it are the published ones; otherwise patches that touch.
   const strides = [patch, patch / 2].filter(Number.isInteger);
@@ -157,13 +151,12 @@ function pictureSize(r: Resolver, patch: number, patches: number | undefined): {
   const stride = r.integer('stride', published ?? patch, published ? PUBLISHED : 'patches that do not overlap');
   const guess = side === undefined || gridOf(224, stride) === side ? 224 : (side - 1) * stride + patch;
   const imageSize = r.integer('img_size', guess, 'from the number of patches');
-  if (imageSize < patch) throw new Ptq4vmError('ERR_CONFIG', `Contradiction about sizes: img_size ${imageSize} is smaller than patch_size ${patch}`);
   const grid = gridOf(imageSize, stride);
   if (grid < 1) throw new Ptq4vmError('ERR_CONFIG', `A picture of img_size ${imageSize} is smaller than a patch of patch_size ${patch}`);
   if (side !== undefined && grid !== side) {
     throw new Ptq4vmError(
       'ERR_CONFIG',
-      `Contradiction about the number of patches: ${shapes.has('pos_embed') ? 'pos_embed' : 'rope.freqs_cos'} has ${side}×${side}, but img_size ${imageSize}, patch_size ${patch} and stride ${stride} give ${grid}×${grid}`,
+      `Contradiction about the number of patches: ${table} has ${side}×${side}, but img_size ${imageSize}, patch_size ${patch} and stride ${stride} give ${grid}×${grid}`,
     );
   }
   return { imageSize, stride, grid };

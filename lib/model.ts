@@ -248,7 +248,7 @@ async function readQuantized(file: CheckpointFile, options: LoadOptions, config:
   const shapes = new Map([...file.entries].filter(([name]) => !owned.has(name)).map(([name, e]) => [name, e.shape]));
   for (const [name, layer] of Object.entries(meta.layers)) shapes.set(`${name}.weight`, layer.shape);
   const stored = { ...meta.config, family: meta.family, preprocess: meta.preprocess, labels: meta.labels };
-  const definition = defineModel(shapes, { config: stored, labels: options.labels });
+  const definition = defineModel(shapes, { config: stored, labels: options.labels, origin: `the metadata of ${file.path}` });
   const layers = new Map<string, QuantizedLinear>();
   for (const [name, entry] of Object.entries(meta.layers)) {
     options.signal?.throwIfAborted();

@@ -14,7 +14,7 @@ const path = require('node:path');
 const root = path.resolve(__dirname, '..');
 
 /** Programs that emulation makes too slow for every run of npm test. */
-const SLOW_EMULATED = /^calibrate_test/;
+const SLOW_EMULATED = /^(calibrate|scan)_test/;
 
 function works(program, args = ['--version']) {
   return spawnSync(program, args, { stdio: 'ignore' }).status === 0;

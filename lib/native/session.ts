@@ -35,12 +35,14 @@ export class EngineSession {
   /** As `run`, with the nanoseconds of each op when `profile` is set. */
   runWithProfile(request: Run): Promise<{ outputs: Values; opNanoseconds?: Float64Array }> {
     const { signal, ...native } = request;
-    const result = this.queue.then(() =>
-      withCancel(signal, async (cancel) => {
+    const here = new Error(); // made now: behind the queue the stack names nothing of the caller
+    const result = this.queue.then(() => {
+      const work = async (cancel: CancelToken) => {
         const { outputs, opNanoseconds } = await this.session().run({ ...native, cancel });
         return { outputs, opNanoseconds };
-      }),
-    );
+      };
+      return withCancel(signal, work, here);
+    });
     this.queue = result.catch(() => undefined);
     return result;
   }
@@ -64,16 +66,18 @@ export class EngineSession {
 
 /**
  * Runs native work under an AbortSignal: the token is cancelled when the signal fires, and the
- * signal's reason is thrown once the native side has stopped. Native errors become Ptq4vmErrors.
+ * signal's reason is thrown once the native side has stopped. Native errors become Ptq4vmErrors with the stack of `here`.
  */
-export async function withCancel<T>(signal: AbortSignal | undefined, work: (cancel: CancelToken) => Promise<T>): Promise<T> {
+export async function withCancel<T>(
+  signal: AbortSignal | undefined,
+  work: (cancel: CancelToken) => Promise<T>,
+  here = new Error(),
+): Promise<T> {
   signal?.throwIfAborted();
   const { CancelToken } = loadAddon();
   const cancel = new CancelToken();
   const onAbort = () => cancel.cancel();
   signal?.addEventListener('abort', onAbort, { once: true });
-  // The stack of an error that is made after the native hop would name nothing of the caller.
-  const here = new Error();
   try {
     const result = await work(cancel);
     signal?.throwIfAborted();

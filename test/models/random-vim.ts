@@ -1,6 +1,7 @@
 /** Random Vim state dicts of any variant, as a trained checkpoint would have them: no zero bias, norms that do something. */
 import type { DType } from '../../lib/tensor.js';
 import { fromFloat32, toFloat32 } from '../../lib/tensor.js';
+import type { Dataset } from '../../lib/data/dataset.js';
 import { writeSafetensors } from '../../lib/io/safetensors.js';
 import type { Weight } from '../../lib/models/definition.js';
 import { Random } from '../ops/random.js';
@@ -135,4 +136,23 @@ export async function writeVim(path: string, weights: ReadonlyMap<string, Weight
 /** Shapes by name, all that configuration is inferred from. */
 export function shapesOf(weights: ReadonlyMap<string, { readonly shape: readonly number[] }>): Map<string, readonly number[]> {
   return new Map([...weights].map(([name, w]) => [name, w.shape]));
+}
+
+/** Pictures in memory as a dataset, e.g. for calibration. */
+export function memoryDataset(images: Float32Array, count: number, name = 'pictures in memory'): Dataset {
+  const size = images.length / count;
+  return {
+    length: count, name,
+    describe: (index) => `${name} #${index}`,
+    async *batches({ size: batch, indices, signal }) {
+      const order = indices === undefined ? [...Array(count).keys()] : Array.from(indices);
+      for (let first = 0; first < order.length; first += batch) {
+        signal?.throwIfAborted();
+        const some = order.slice(first, first + batch);
+        const data = new Float32Array(some.length * size);
+        some.forEach((index, i) => data.set(images.subarray(index * size, (index + 1) * size), i * size));
+        yield { images: data, n: some.length, first };
+      }
+    },
+  };
 }

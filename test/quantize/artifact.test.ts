@@ -1,0 +1,460 @@
+/** The quantized file: what is saved comes back bit for bit, and nothing that is wrong with a file gets through. */
+import * as fs from 'node:fs';
+import path from 'node:path';
+import { expect } from 'chai';
+import { Ptq4vmError } from '../../lib/errors.js';
+import { inspectFile } from '../../lib/inspect.js';
+import { packNibbles, unpackNibbles } from '../../lib/io/artifact.js';
+import { openCheckpoint } from '../../lib/io/checkpoint.js';
+import { openSafetensors, type TensorToWrite, writeSafetensors } from '../../lib/io/safetensors.js';
+import { load, type Model, quantize } from '../../lib/model.js';
+import { METHODS } from '../../lib/ptq/recipe.js';
+import { type DType, float32ToHalf, fromFloat32, halfToFloat32, toFloat32 } from '../../lib/tensor.js';
+import { expectFailure, scratchFolder } from '../io/support.js';
+import { memoryDataset, type RandomVim, randomPictures, randomVim, type Variant, writeVim } from '../models/random-vim.js';
+import { Random, SEED } from '../ops/random.js';
+
+/** Odd sizes everywhere: in_proj takes 19 columns, x_proj 38, dt_proj 3. */
+const VARIANT: Variant = { dim: 19, dtRank: 3, depth: 1, imageSize: 16, classes: 4, dState: 5, inBias: true };
+const LABELS = ['one', 'zwei', 'τρία', 'quatre "4"'];
+
+interface Small {
+  readonly vim: RandomVim;
+  readonly float: Model;
+  readonly pictures: Float32Array;
+}
+
+async function small(folder: string, dtype: DType = 'f32', variant: Variant = VARIANT): Promise<Small> {
+  const vim = randomVim(variant, `artifact ${dtype}`, dtype);
+  const file = await writeVim(path.join(folder, `float-${dtype}.safetensors`), vim.weights);
+  const preprocess = { size: vim.imageSize, resize: 20, interpolation: 'bilinear', mean: [0.1, 0.2, 0.3], std: [0.5, 0.25, 2] };
+  const float = await load(file, { config: { ...vim.config, preprocess, labels: LABELS } });
+  return { vim, float, pictures: randomPictures(vim, 6, 'artifact pictures') };
+}
+
+const calibrated = ({ float, pictures }: Small, weights: number, activations: number, method?: string) =>
+  quantize(float, { weights, activations, method, calibration: memoryDataset(pictures, 6) });
+
+const logitsOf = async (model: Model, pictures: Float32Array) => [...(await model.forward({ dims: [6, 3, 16, 16], data: pictures })).data];
+
+describe('quantized file: round trip', () => {
+  const folder = scratchFolder();
+  let it1: Small;
+  before(async () => {
+    it1 = await small(folder());
+  });
+  after(() => it1.float.dispose());
+
+  for (const weights of [4, 6, 8]) {
+    for (const activations of [4, 6, 8]) {
+      it(`W${weights}A${activations}, every method: the same parameters and, int and fake, the same logits bit for bit`, async () => {
+        for (const method of METHODS) {
+          const label = `${method}, SEED=${SEED}`;
+          const q = await calibrated(it1, weights, activations, method);
+          const file = path.join(folder(), `w${weights}a${activations}.safetensors`);
+          await q.save(file);
+          const back = await load(file);
+          expect(back.quantization!.layers.size, label).to.equal(6);
+          for (const [name, layer] of q.quantization!.layers) {
+            const { weightBits, actBits, weight, weightScale, actScale, actZero, smooth } = layer;
+            expect(back.quantization!.layers.get(name), `${name} ${label}`).to.deep.equal({ weightBits, actBits, weight, weightScale, actScale, actZero, smooth });
+          }
+          expect(await logitsOf(back, it1.pictures), `int ${label}`).to.deep.equal(await logitsOf(q, it1.pictures));
+          const [fakeBack, fake] = [back.with({ precision: 'fake' }), q.with({ precision: 'fake' })];
+          expect(await logitsOf(fakeBack, it1.pictures), `fake ${label}`).to.deep.equal(await logitsOf(fake, it1.pictures));
+          for (const model of [q, back, fake, fakeBack]) await model.dispose();
+        }
+      });
+    }
+  }
+
+  it('everything else about the model comes back, and saving what was loaded gives the same bytes', async () => {
+    const q = await calibrated(it1, 4, 6);
+    const [first, second] = [path.join(folder(), 'first.safetensors'), path.join(folder(), 'second.safetensors')];
+    await q.save(first);
+    const back = await load(first);
+    expect(back.config).to.deep.equal(q.config);
+    expect(back.preprocess).to.deep.equal(q.preprocess);
+    expect(back.labels).to.deep.equal(LABELS);
+    expect(back.inputShape).to.deep.equal(q.inputShape);
+    expect(back.quantization!.recipe).to.deep.equal(q.quantization!.recipe);
+    expect(back.warnings, 'nothing is assumed any more').to.deep.equal([]);
+    await back.save(second);
+    expect(fs.readFileSync(second).equals(fs.readFileSync(first)), 'the same bytes').to.equal(true);
+    await q.dispose();
+    await back.dispose();
+  });
+
+  it('metadata: the contents that the format promises', async () => {
+    const q = await calibrated(it1, 4, 8, 'pts+smooth');
+    const file = path.join(folder(), 'metadata.safetensors');
+    await q.save(file);
+    await q.dispose();
+    const opened = await openSafetensors(file);
+    await opened.close();
+    const { metadata, entries } = opened;
+    expect(Object.keys(metadata)).to.have.members(['format', 'version', 'family', 'config', 'recipe', 'preprocess', 'labels', 'layers']);
+    expect(metadata).to.include({ format: 'ptq4vm', version: '1', family: 'vim' });
+    const parse = (key: string) => JSON.parse(metadata[key] as string);
+    expect(parse('labels')).to.deep.equal(LABELS);
+    expect(parse('config')).to.include({ embed_dim: 19, depth: 1, d_state: 5, stride: 8, use_middle_cls_token: true, norm_epsilon: 1e-5 });
+    expect(parse('recipe')).to.deep.include({ method: 'pts+smooth', weights: 4, activations: 8, perToken: true, smooth: true, grid: true, alpha: 0.5 });
+    expect(parse('recipe').calibration).to.deep.equal({ name: 'pictures in memory', images: 6 });
+    expect(parse('preprocess')).to.deep.equal({ size: 16, resize: 20, interpolation: 'bilinear', mean: [0.1, 0.2, 0.3], std: [0.5, 0.25, 2] });
+    const layers = parse('layers');
+    expect(layers['layers.0.mixer.in_proj']).to.deep.equal({ weightBits: 4, actBits: 8, len: 5, shape: [76, 19] });
+    const stored = (name: string) => ({ dtype: entries.get(name)!.dtype, shape: entries.get(name)!.shape });
+    expect(stored('layers.0.mixer.in_proj.weight')).to.deep.equal({ dtype: 'u8', shape: [76, 10] });
+    expect(stored('layers.0.mixer.in_proj.weight_scale')).to.deep.equal({ dtype: 'f32', shape: [76] });
+    expect(stored('layers.0.mixer.in_proj.act_scale')).to.deep.equal({ dtype: 'f32', shape: [5] });
+    expect(stored('layers.0.mixer.in_proj.act_zero')).to.deep.equal({ dtype: 'u8', shape: [5] });
+    expect(stored('layers.0.mixer.in_proj.smooth')).to.deep.equal({ dtype: 'f32', shape: [19] });
+    expect(stored('layers.0.mixer.in_proj.bias')).to.deep.equal({ dtype: 'f32', shape: [76] });
+  });
+
+  for (const dtype of ['f16', 'bf16', 'f64', 'f32'] as const) {
+    it(`a ${dtype} checkpoint: what stays float keeps its name, type and bytes`, async () => {
+      const it2 = await small(folder(), dtype);
+      const q = await calibrated(it2, 8, 8);
+      const file = path.join(folder(), `${dtype}.safetensors`);
+      await q.save(file);
+      const [before, after] = [await openCheckpoint(path.join(folder(), `float-${dtype}.safetensors`)), await openCheckpoint(file)];
+      const layers = q.quantization!.layers;
+      let kept = 0;
+      for (const [name, { shape }] of before.entries) {
+        if (layers.has(name.replace(/\.weight$/, '')) && name.endsWith('.weight')) continue;
+        const raw = await after.read(name);
+        expect(raw.dtype, name).to.equal(dtype);
+        expect(raw.shape, name).to.deep.equal(shape);
+        expect(Buffer.from(raw.data).equals(Buffer.from((await before.read(name)).data)), `bytes of ${name}`).to.equal(true);
+        kept++;
+      }
+      expect(kept).to.be.above(10);
+      const report = await inspectFile(file);
+      const total = [...before.entries.values()].reduce((sum, e) => sum + e.shape.reduce((a, b) => a * b, 1), 0);
+      expect(report.parameters, 'parameters counted by inspect').to.equal(total);
+      expect(report).to.deep.include({ format: 'ptq4vm', family: 'vim', labels: LABELS, assumed: [] });
+      await before.close();
+      await after.close();
+      const back = await load(file);
+      expect(await logitsOf(back, it2.pictures)).to.deep.equal(await logitsOf(q, it2.pictures));
+      for (const model of [it2.float, q, back]) await model.dispose();
+    });
+  }
+});
+
+describe('quantized file: element types and nibbles', () => {
+  it('every one of the 65536 halves goes to float32 and back', () => {
+    for (let h = 0; h < 65536; h++) {
+      const value = halfToFloat32(h);
+      if (Number.isNaN(value)) {
+        expect(float32ToHalf(value) & 0x7fff, `NaN ${h}`).to.be.above(0x7c00);
+      } else if (float32ToHalf(value) !== h) {
+        expect.fail(`half 0x${h.toString(16)} = ${value} came back as 0x${float32ToHalf(value).toString(16)}`);
+      }
+    }
+  });
+
+  it('what lies between two halves goes to the nearer one, the middle to the even one', () => {
+    for (let h = 0; h < 0x7c00; h++) {
+      const low = halfToFloat32(h);
+      const high = h === 0x7bff ? 65536 : halfToFloat32(h + 1);
+      const middle = (low + high) / 2; // exact in double, and a float32
+      const even = h % 2 === 0 ? h : h + 1;
+      const tiny = (high - low) / 1024;
+      for (const [value, wanted] of [[middle, even], [middle - tiny, h], [middle + tiny, h + 1]] as const) {
+        const f = Math.fround(value);
+        if (float32ToHalf(f) !== wanted) expect.fail(`${f} between halves ${h} and ${h + 1} gave ${float32ToHalf(f)}`);
+        if (float32ToHalf(-f) !== (wanted | 0x8000)) expect.fail(`${-f} gave ${float32ToHalf(-f)}`);
+      }
+    }
+  });
+
+  it('every bfloat16 that is a number goes to float32 and back, and so do float64, integers and bool', () => {
+    const bits = Uint16Array.from({ length: 65536 }, (_, i) => i).filter((b) => (b & 0x7f80) !== 0x7f80 || (b & 0x7f) === 0);
+    const bytes = new Uint8Array(bits.buffer);
+    expect(fromFloat32(toFloat32({ dtype: 'bf16', shape: [bits.length], data: bytes }), 'bf16')).to.deep.equal(bytes);
+    const whole = Float32Array.from([0, 1, 2, 100]);
+    for (const dtype of ['f64', 'f32', 'f16', 'bf16', 'i64', 'i32', 'i16', 'i8', 'u8', 'bool'] as const) {
+      expect([...toFloat32({ dtype, shape: [4], data: fromFloat32(whole, dtype) })], dtype).to.deep.equal([...whole]);
+    }
+  });
+
+  it('nibbles: literal bytes, odd columns, negative codes, unused ones 0', () => {
+    const codes = Int8Array.from([1, -1, 7, -7, 0, -8]);
+    expect([...packNibbles(codes, 2, 3)]).to.deep.equal([0xf1, 0x07, 0x09, 0x08]);
+    expect([...packNibbles(codes, 1, 6)]).to.deep.equal([0xf1, 0x97, 0x80]);
+    expect([...packNibbles(codes, 6, 1)]).to.deep.equal([0x01, 0x0f, 0x07, 0x09, 0x00, 0x08]);
+    const draw = new Random('nibbles');
+    for (let round = 0; round < 50; round++) {
+      const [rows, columns] = [draw.integer(1, 9), draw.integer(1, 17)];
+      const all = Int8Array.from({ length: rows * columns }, () => draw.integer(-8, 7));
+      const packed = packNibbles(all, rows, columns);
+      expect(packed.length).to.equal(rows * Math.ceil(columns / 2));
+      expect(unpackNibbles(packed, rows, columns), `${rows}×${columns}, SEED=${SEED}`).to.deep.equal(all);
+    }
+  });
+});
+
+/** A quantized file taken apart, to be put together wrongly. */
+interface Opened {
+  tensors: Map<string, { dtype: DType; shape: number[]; data: Uint8Array }>;
+  metadata: Record<string, string>;
+}
+
+async function takeApart(file: string): Promise<Opened> {
+  const opened = await openSafetensors(file);
+  const tensors: Opened['tensors'] = new Map();
+  for (const name of opened.entries.keys()) {
+    const { dtype, shape, data } = await opened.read(name);
+    tensors.set(name, { dtype, shape: [...shape], data: Uint8Array.from(data) });
+  }
+  await opened.close();
+  return { tensors, metadata: { ...(opened.metadata as Record<string, string>) } };
+}
+
+async function putTogether(file: string, { tensors, metadata }: Opened): Promise<string> {
+  const list: TensorToWrite[] = [...tensors].map(([name, t]) => ({ name, ...t }));
+  await writeSafetensors(file, list, metadata);
+  return file;
+}
+
+const IN = 'layers.0.mixer.in_proj';
+const DT = 'layers.0.mixer.dt_proj_b';
+const f32 = (values: readonly number[]) => new Uint8Array(Float32Array.from(values).buffer);
+
+function json(o: Opened, key: string, change: (value: any) => unknown): void {
+  o.metadata[key] = JSON.stringify(change(JSON.parse(o.metadata[key]!)));
+}
+const layer = (o: Opened, change: Record<string, unknown>, name = IN) => json(o, 'layers', (l) => ({ ...l, [name]: { ...l[name], ...change } }));
+/** Writes `key: text` as the first entry of a JSON object, where JSON.stringify would lose `__proto__`. */
+const inject = (o: Opened, key: string, entry: string) => {
+  o.metadata[key] = o.metadata[key]!.replace('{', `{${entry},`);
+};
+const floatAt = (o: Opened, name: string, at: number, value: number) => o.tensors.get(name)!.data.set(f32([value]), 4 * at);
+
+/** title, bits of the file, what is done to it, code, message */
+const HOSTILE: readonly [string, number, (o: Opened) => void, string, RegExp][] = [
+  ['a version from the future', 8, (o) => (o.metadata.version = '2'), 'ERR_UNSUPPORTED', /version 2.*reads up to 1.*update/],
+  ...['', '0', '-1', '1.5', 'one', '1e999', 'NaN'].map(
+    (v): (typeof HOSTILE)[number] => [`version '${v}'`, 8, (o) => (o.metadata.version = v), 'ERR_FILE_FORMAT', /'version'/],
+  ),
+  ...['version', 'family', 'config', 'recipe', 'preprocess', 'layers'].map(
+    (key): (typeof HOSTILE)[number] => [`no ${key}`, 8, (o) => delete o.metadata[key], 'ERR_FILE_FORMAT', new RegExp(`'${key}'`)],
+  ),
+  ...['config', 'recipe', 'layers'].flatMap((key): (typeof HOSTILE)[number][] =>
+    ['{', '', 'null', '[]', '7', '"x"', '['.repeat(100_000)].map((text) => [
+      `${key} is ${JSON.stringify(text.slice(0, 10))}`, 8, (o) => (o.metadata[key] = text), 'ERR_FILE_FORMAT', new RegExp(`'${key}' in its metadata is not`),
+    ]),
+  ),
+  ['labels are broken JSON', 8, (o) => (o.metadata.labels = '["a"'), 'ERR_FILE_FORMAT', /'labels' in its metadata is not JSON/],
+  ['labels are too few', 8, (o) => (o.metadata.labels = '["a"]'), 'ERR_CONFIG', /1 label.*4/],
+  ['labels are numbers', 8, (o) => (o.metadata.labels = '[1,2,3,4]'), 'ERR_CONFIG', /labels in the metadata of/],
+  ['labels are null', 8, (o) => (o.metadata.labels = 'null'), 'ERR_CONFIG', /labels in the metadata of/],
+  ['preprocess makes another size', 8, (o) => json(o, 'preprocess', (p) => ({ ...p, size: 32 })), 'ERR_CONFIG', /32×32.*16×16/],
+  ['preprocess is null', 8, (o) => (o.metadata.preprocess = 'null'), 'ERR_CONFIG', /preprocess in the metadata of/],
+  ['preprocess divides by zero', 8, (o) => json(o, 'preprocess', (p) => ({ ...p, std: [1, 0, 1] })), 'ERR_CONFIG', /preprocess.std/],
+  ['another family', 8, (o) => (o.metadata.family = 'vmamba'), 'ERR_CONFIG', /family.*'vmamba'.*'vim'/],
+  ['a configuration against the weights', 8, (o) => json(o, 'config', (c) => ({ ...c, depth: 5 })), 'ERR_CONFIG', /depth: the weights say 1, the metadata of .* says 5/],
+  ['an unknown configuration key', 8, (o) => json(o, 'config', (c) => ({ ...c, window: 7 })), 'ERR_CONFIG', /Unknown key 'window' in the metadata of/],
+  ['__proto__ in the configuration', 8, (o) => inject(o, 'config', '"__proto__":{"polluted":1}'), 'ERR_CONFIG', /Unknown key '__proto__'/],
+  ['__proto__ in preprocess', 8, (o) => inject(o, 'preprocess', '"__proto__":{"polluted":1}'), 'ERR_CONFIG', /Unknown key preprocess.__proto__/],
+  ['__proto__ as a layer', 8, (o) => inject(o, 'layers', '"__proto__":{"weightBits":8,"actBits":8,"len":1,"shape":[1,1]}'), 'ERR_FILE_FORMAT', /'__proto__'/],
+  ['__proto__ as a layer that is none', 8, (o) => inject(o, 'layers', '"__proto__":{"polluted":1}'), 'ERR_FILE_FORMAT', /layer '__proto__'/],
+  ['constructor as a layer', 8, (o) => inject(o, 'layers', '"constructor":{"weightBits":8,"actBits":8,"len":1,"shape":[1,1]}'), 'ERR_FILE_FORMAT', /'constructor'/],
+  ['a layer without a name', 8, (o) => inject(o, 'layers', '"":{"weightBits":8,"actBits":8,"len":1,"shape":[1,1]}'), 'ERR_FILE_FORMAT', /''/],
+  ['a layer that is null', 8, (o) => json(o, 'layers', (l) => ({ ...l, [IN]: null })), 'ERR_FILE_FORMAT', /layer '.*in_proj' is not/],
+  ['5 bits', 8, (o) => layer(o, { weightBits: 5 }), 'ERR_FILE_FORMAT', /layer '.*in_proj' is not/],
+  ['bits as text', 8, (o) => layer(o, { actBits: '8' }), 'ERR_FILE_FORMAT', /layer '.*in_proj' is not/],
+  ['len 0', 8, (o) => layer(o, { len: 0 }), 'ERR_FILE_FORMAT', /layer '.*in_proj' is not/],
+  ['len 2.5', 8, (o) => layer(o, { len: 2.5 }), 'ERR_FILE_FORMAT', /layer '.*in_proj' is not/],
+  ['a shape of three', 8, (o) => layer(o, { shape: [76, 19, 1] }), 'ERR_FILE_FORMAT', /layer '.*in_proj' is not/],
+  ['a negative shape', 8, (o) => layer(o, { shape: [-76, -19] }), 'ERR_FILE_FORMAT', /layer '.*in_proj' is not/],
+  ['a shape that no memory holds', 8, (o) => layer(o, { shape: [2 ** 50, 2 ** 50] }), 'ERR_WEIGHTS', /in_proj|×/],
+  ['a shape that the model has not', 8, (o) => layer(o, { shape: [76, 20] }), 'ERR_WEIGHTS', /'.*in_proj.weight' is 76×20 where 76×19/],
+  ['a layer that no Vim has', 8, (o) => json(o, 'layers', (l) => ({ ...l, 'layers.9.mixer.in_proj': l[IN] })), 'ERR_FILE_FORMAT', /layers.9.mixer.in_proj/],
+  ['a layer that is not quantizable', 8, (o) => json(o, 'layers', (l) => ({ ...l, head: { ...l[IN], shape: [4, 19] } })), 'ERR_FILE_FORMAT', /'head'/],
+  ['a layer left out of the list', 8, (o) => json(o, 'layers', ({ [IN]: _, ...l }) => l), 'ERR_WEIGHTS', /does not use: .*in_proj\.(weight_scale|act_)/],
+  ...['weight', 'weight_scale', 'act_scale', 'act_zero'].map(
+    (t): (typeof HOSTILE)[number] => [`no ${t}`, 8, (o) => o.tensors.delete(`${IN}.${t}`), 'ERR_FILE_FORMAT', new RegExp(`lacks '${IN}.${t}'`)],
+  ),
+  ['a float tensor is missing', 8, (o) => o.tensors.delete('norm_f.weight'), 'ERR_WEIGHTS', /lacks 'norm_f.weight'/],
+  ['an extra tensor', 8, (o) => o.tensors.set('extra', { dtype: 'u8', shape: [1], data: new Uint8Array(1) }), 'ERR_WEIGHTS', /does not use: 'extra'/],
+  ['an extra tensor of a layer', 8, (o) => o.tensors.set(`${IN}.act_extra`, { dtype: 'u8', shape: [1], data: new Uint8Array(1) }), 'ERR_WEIGHTS', /act_extra/],
+  ['an extra tensor named __proto__', 8, (o) => o.tensors.set('__proto__', { dtype: 'u8', shape: [1], data: new Uint8Array(1) }), 'ERR_WEIGHTS', /__proto__/],
+  ['codes as U8', 8, (o) => (o.tensors.get(`${IN}.weight`)!.dtype = 'u8'), 'ERR_FILE_FORMAT', /in_proj.weight' is u8 76×19 where i8 76×19/],
+  ['codes as I8 in a 4-bit file', 4, (o) => (o.tensors.get(`${IN}.weight`)!.dtype = 'i8'), 'ERR_FILE_FORMAT', /is i8 76×10 where u8 76×10/],
+  ['8-bit codes that claim 4 bits', 8, (o) => layer(o, { weightBits: 4 }), 'ERR_FILE_FORMAT', /is i8 76×19 where u8 76×10/],
+  ['codes transposed', 8, (o) => (o.tensors.get(`${IN}.weight`)!.shape = [19, 76]), 'ERR_FILE_FORMAT', /is i8 19×76 where i8 76×19/],
+  ['code −128', 8, (o) => (o.tensors.get(`${IN}.weight`)!.data[5] = 0x80), 'ERR_FILE_FORMAT', /'.*in_proj.weight' has codes outside ±127/],
+  ['a 6-bit code 32', 6, (o) => (o.tensors.get(`${DT}.weight`)!.data[0] = 32), 'ERR_FILE_FORMAT', /codes outside ±31/],
+  ['a 4-bit code −8', 4, (o) => (o.tensors.get(`${IN}.weight`)!.data[0] = 0x08), 'ERR_FILE_FORMAT', /codes outside ±7/],
+  ['a 6-bit zero point 64', 6, (o) => (o.tensors.get(`${IN}.act_zero`)!.data[1] = 64), 'ERR_FILE_FORMAT', /in_proj.act_zero' exceeds 63/],
+  ['a 4-bit zero point 16', 4, (o) => (o.tensors.get(`${DT}.act_zero`)!.data[4] = 16), 'ERR_FILE_FORMAT', /dt_proj_b.act_zero' exceeds 15/],
+  ['zero points as I8', 8, (o) => (o.tensors.get(`${IN}.act_zero`)!.dtype = 'i8'), 'ERR_FILE_FORMAT', /act_zero' is i8/],
+  ...['weight_scale', 'act_scale', 'smooth'].flatMap((t): (typeof HOSTILE)[number][] =>
+    [Number.NaN, 0, -0.01, Number.POSITIVE_INFINITY].map((v) => [
+      `${t} ${v}`, 8, (o) => floatAt(o, `${IN}.${t}`, 2, v), 'ERR_FILE_FORMAT', new RegExp(`'${IN}.${t}' holds a value that is not positive and finite`),
+    ]),
+  ),
+  ...['weight_scale', 'act_scale'].map(
+    (t): (typeof HOSTILE)[number] => [
+      `${t} whose reciprocal or product leaves float32`, 8, (o) => floatAt(o, `${IN}.${t}`, 0, 1e-45), 'ERR_FILE_FORMAT', new RegExp(t),
+    ],
+  ),
+  ['smooth of another length', 8, (o) => o.tensors.set(`${IN}.smooth`, { dtype: 'f32', shape: [3], data: f32([1, 1, 1]) }), 'ERR_FILE_FORMAT', /smooth' is f32 3 where f32 19/],
+  ['weight_scale as F64', 8, (o) => o.tensors.set(`${IN}.weight_scale`, { dtype: 'f64', shape: [76], data: new Uint8Array(608) }), 'ERR_FILE_FORMAT', /weight_scale' is f64/],
+  ['len against the tensors', 8, (o) => layer(o, { len: 4 }), 'ERR_FILE_FORMAT', /is (u8|f32) 5 where (u8|f32) 4/],
+  ['len against the model', 8, (o) => {
+    layer(o, { len: 4 });
+    o.tensors.set(`${IN}.act_scale`, { dtype: 'f32', shape: [4], data: f32([1, 1, 1, 1]) });
+    o.tensors.set(`${IN}.act_zero`, { dtype: 'u8', shape: [4], data: new Uint8Array(4) });
+  }, 'ERR_FILE_FORMAT', /steps for 4 token positions where the model has 5/],
+  ['NaN in a float tensor', 8, (o) => floatAt(o, 'layers.0.mixer.A_log', 3, Number.NaN), 'ERR_WEIGHTS', /'layers.0.mixer.A_log'.*NaN/],
+];
+
+describe('quantized file: hostile and broken', () => {
+  const folder = scratchFolder();
+  const good = new Map<number, Opened>();
+  before(async () => {
+    const it1 = await small(folder());
+    for (const bits of [4, 6, 8]) {
+      const q = await calibrated(it1, bits, bits);
+      const file = path.join(folder(), `${bits}.safetensors`);
+      await q.save(file);
+      await q.dispose();
+      good.set(bits, await takeApart(file));
+    }
+    await it1.float.dispose();
+  });
+
+  it('taken apart and put together again, it loads', async () => {
+    for (const [bits, opened] of good) {
+      const model = await load(await putTogether(path.join(folder(), 'same.safetensors'), opened));
+      expect(model.quantization!.recipe.weights).to.equal(bits);
+      await model.dispose();
+    }
+  });
+
+  for (const [title, bits, change, code, message] of HOSTILE) {
+    it(`${title}: ${code}`, async () => {
+      const opened = structuredClone(good.get(bits)!);
+      change(opened);
+      const file = await putTogether(path.join(folder(), 'hostile.safetensors'), opened);
+      await expectFailure(load(file), code, message);
+      // inspect looks at names and metadata only: it may find nothing wrong, but nothing else may come of it.
+      await inspectFile(file).catch((e: unknown) => expect(e).to.be.instanceOf(Ptq4vmError));
+      expect(({} as { polluted?: unknown }).polluted, 'Object.prototype').to.equal(undefined);
+    });
+  }
+
+  it('a recipe is a record: keys of any name stay data', async () => {
+    const opened = structuredClone(good.get(8)!);
+    inject(opened, 'recipe', '"__proto__":{"polluted":1},"by a later version":[1]');
+    const model = await load(await putTogether(path.join(folder(), 'recipe.safetensors'), opened));
+    expect(model.quantization!.recipe).to.have.property('by a later version');
+    expect((model.quantization!.recipe as { polluted?: unknown }).polluted).to.equal(undefined);
+    expect(({} as { polluted?: unknown }).polluted).to.equal(undefined);
+    await model.save(path.join(folder(), 'recipe.safetensors'));
+    await model.dispose();
+  });
+
+  it('random changes of bytes and of metadata end in a model or in a Ptq4vmError', async () => {
+    const draw = new Random('hostile bytes');
+    const file = path.join(folder(), 'noise.safetensors');
+    let refused = 0;
+    for (let round = 0; round < 60; round++) {
+      const bits = draw.pick([4, 6, 8]);
+      const opened = structuredClone(good.get(bits)!);
+      if (draw.next() < 0.5) {
+        const key = draw.pick(Object.keys(opened.metadata).filter((k) => k !== 'format'));
+        const text = Buffer.from(opened.metadata[key]!);
+        text[draw.integer(0, text.length - 1)] = draw.integer(32, 126);
+        opened.metadata[key] = text.toString('latin1');
+      } else {
+        const tensor = opened.tensors.get(draw.pick([...opened.tensors.keys()]))!;
+        for (let i = 0; i < 4; i++) tensor.data[draw.integer(0, tensor.data.length - 1)] = draw.integer(0, 255);
+      }
+      await putTogether(file, opened);
+      try {
+        const model = await load(file);
+        await model.forward({ dims: [1, 3, 16, 16], data: new Float32Array(768) });
+        await model.dispose();
+      } catch (error) {
+        expect(error, `round ${round}, SEED=${SEED}: ${(error as Error).stack}`).to.be.instanceOf(Ptq4vmError);
+        refused++;
+      }
+    }
+    expect(refused, 'some of them must be noticed').to.be.above(5);
+  });
+
+  it('the options that belong to float checkpoints are refused', async () => {
+    const file = await putTogether(path.join(folder(), 'q.safetensors'), good.get(8)!);
+    await expectFailure(load(file, { config: {} }), 'ERR_CONFIG', 'carries its configuration');
+    await expectFailure(load(file, { model: 'vim-tiny' }), 'ERR_CONFIG', 'carries its configuration');
+    await expectFailure(load(file, { precision: 'fp32' }), 'ERR_UNSUPPORTED', /fp32.*quantized.*int or fake/);
+    await expectFailure(load(file, { labels: ['one'] }), 'ERR_CONFIG', /1 label.*4/);
+    const model = await load(file, { labels: ['a', 'b', 'c', 'd'] });
+    expect(model.labels).to.deep.equal(['a', 'b', 'c', 'd']);
+    await model.dispose();
+  });
+});
+
+describe('quantized file: saving', () => {
+  const folder = scratchFolder();
+  let it1: Small;
+  let q: Model;
+  before(async () => {
+    it1 = await small(folder());
+    q = await calibrated(it1, 8, 8);
+  });
+  after(async () => {
+    await q.dispose();
+    await it1.float.dispose();
+  });
+
+  it('a float model is not saved, and says why', async () => {
+    const file = path.join(folder(), 'float-copy.safetensors');
+    await expectFailure(it1.float.save(file), 'ERR_UNSUPPORTED', 'quantize this one first');
+    expect(fs.existsSync(file)).to.equal(false);
+  });
+
+  it('paths that are none', async () => {
+    for (const bad of ['', 7, undefined, null]) {
+      const error = await q.save(bad as string).catch((e: unknown) => e);
+      expect(error, String(bad)).to.be.instanceOf(TypeError);
+      expect((error as Error).message).to.match(/^Expected a path for path but received/);
+    }
+    await expectFailure(q.save(folder()), 'ERR_FILE_WRITE', 'it is a folder');
+    await expectFailure(q.save(path.join(folder(), 'none', 'x.safetensors')), 'ERR_FILE_WRITE', 'ENOENT');
+  });
+
+  it('over the very file that was loaded, again and again', async () => {
+    const file = path.join(folder(), 'again.safetensors');
+    await q.save(file);
+    const bytes = fs.readFileSync(file);
+    const model = await load(file);
+    await Promise.all([model.save(file), model.save(file), model.save(file)]);
+    expect(fs.readFileSync(file).equals(bytes)).to.equal(true);
+    expect(await logitsOf(model, it1.pictures)).to.deep.equal(await logitsOf(q, it1.pictures));
+    await model.dispose();
+    expect(fs.readdirSync(folder()).filter((f) => f.endsWith('.tmp'))).to.deep.equal([]);
+  });
+
+  it('aborted before and in the middle: the reason is thrown, the old file stays, no temporary is left', async () => {
+    const file = path.join(folder(), 'kept.safetensors');
+    fs.writeFileSync(file, 'the old file');
+    const reason = new Error('changed my mind');
+    expect(await q.save(file, { signal: AbortSignal.abort(reason) }).catch((e: unknown) => e)).to.equal(reason);
+
+    const controller = new AbortController();
+    const saving = q.save(file, { signal: controller.signal }).then(() => 'saved', (e: unknown) => e);
+    const temporary = () => fs.readdirSync(folder()).some((f) => f.endsWith('.tmp'));
+    for (let turn = 0; turn < 10_000 && !temporary(); turn++) await new Promise((resolve) => setImmediate(resolve));
+    expect(temporary(), 'writing has begun').to.equal(true);
+    controller.abort(reason);
+    expect(await saving).to.equal(reason);
+    expect(fs.readFileSync(file, 'utf8')).to.equal('the old file');
+    expect(temporary()).to.equal(false);
+  });
+});

@@ -130,6 +130,8 @@ export async function readQuantizedLinear(file: CheckpointFile, name: string, en
   const steps = async (suffix: string, length: number) => {
     const data = await file.readFloat32(await read(suffix, 'f32', [length]));
     if (!data.every((s) => s > 0 && Number.isFinite(s))) throw broken(file, `'${name}.${suffix}' holds a value that is not positive and finite`);
+    // Kernels multiply by 1/s in float32.
+    if (!data.every((s) => Number.isFinite(Math.fround(1 / s)))) throw broken(file, `'${name}.${suffix}' holds a value too small for float32 to invert`);
     return data;
   };
   const packed = entry.weightBits === 4;

@@ -259,10 +259,10 @@ const HOSTILE: readonly [string, number, (o: Opened) => void, string, RegExp][] 
   ['an unknown configuration key', 8, (o) => json(o, 'config', (c) => ({ ...c, window: 7 })), 'ERR_CONFIG', /Unknown key 'window' in the metadata of/],
   ['__proto__ in the configuration', 8, (o) => inject(o, 'config', '"__proto__":{"polluted":1}'), 'ERR_CONFIG', /Unknown key '__proto__'/],
   ['__proto__ in preprocess', 8, (o) => inject(o, 'preprocess', '"__proto__":{"polluted":1}'), 'ERR_CONFIG', /Unknown key preprocess.__proto__/],
-  ['__proto__ as a layer', 8, (o) => inject(o, 'layers', '"__proto__":{"weightBits":8,"actBits":8,"len":1,"shape":[1,1]}'), 'ERR_FILE_FORMAT', /'__proto__'/],
+  ['__proto__ as a layer', 8, (o) => inject(o, 'layers', '"__proto__":{"weightBits":8,"actBits":8,"len":1,"shape":[1,1]}'), 'ERR_WEIGHTS', /'__proto__.weight'/],
   ['__proto__ as a layer that is none', 8, (o) => inject(o, 'layers', '"__proto__":{"polluted":1}'), 'ERR_FILE_FORMAT', /layer '__proto__'/],
-  ['constructor as a layer', 8, (o) => inject(o, 'layers', '"constructor":{"weightBits":8,"actBits":8,"len":1,"shape":[1,1]}'), 'ERR_FILE_FORMAT', /'constructor'/],
-  ['a layer without a name', 8, (o) => inject(o, 'layers', '"":{"weightBits":8,"actBits":8,"len":1,"shape":[1,1]}'), 'ERR_FILE_FORMAT', /''/],
+  ['constructor as a layer', 8, (o) => inject(o, 'layers', '"constructor":{"weightBits":8,"actBits":8,"len":1,"shape":[1,1]}'), 'ERR_WEIGHTS', /'constructor.weight'/],
+  ['a layer without a name', 8, (o) => inject(o, 'layers', '"":{"weightBits":8,"actBits":8,"len":1,"shape":[1,1]}'), 'ERR_WEIGHTS', /'.weight'/],
   ['a layer that is null', 8, (o) => json(o, 'layers', (l) => ({ ...l, [IN]: null })), 'ERR_FILE_FORMAT', /layer '.*in_proj' is not/],
   ['5 bits', 8, (o) => layer(o, { weightBits: 5 }), 'ERR_FILE_FORMAT', /layer '.*in_proj' is not/],
   ['bits as text', 8, (o) => layer(o, { actBits: '8' }), 'ERR_FILE_FORMAT', /layer '.*in_proj' is not/],
@@ -270,10 +270,17 @@ const HOSTILE: readonly [string, number, (o: Opened) => void, string, RegExp][] 
   ['len 2.5', 8, (o) => layer(o, { len: 2.5 }), 'ERR_FILE_FORMAT', /layer '.*in_proj' is not/],
   ['a shape of three', 8, (o) => layer(o, { shape: [76, 19, 1] }), 'ERR_FILE_FORMAT', /layer '.*in_proj' is not/],
   ['a negative shape', 8, (o) => layer(o, { shape: [-76, -19] }), 'ERR_FILE_FORMAT', /layer '.*in_proj' is not/],
-  ['a shape that no memory holds', 8, (o) => layer(o, { shape: [2 ** 50, 2 ** 50] }), 'ERR_WEIGHTS', /in_proj|×/],
+  ['a shape that no memory holds', 8, (o) => layer(o, { shape: [2 ** 50, 2 ** 50] }), 'ERR_CONFIG', /expand: the weights say .*, the metadata of .* says 2/],
   ['a shape that the model has not', 8, (o) => layer(o, { shape: [76, 20] }), 'ERR_WEIGHTS', /'.*in_proj.weight' is 76×20 where 76×19/],
-  ['a layer that no Vim has', 8, (o) => json(o, 'layers', (l) => ({ ...l, 'layers.9.mixer.in_proj': l[IN] })), 'ERR_FILE_FORMAT', /layers.9.mixer.in_proj/],
-  ['a layer that is not quantizable', 8, (o) => json(o, 'layers', (l) => ({ ...l, head: { ...l[IN], shape: [4, 19] } })), 'ERR_FILE_FORMAT', /'head'/],
+  ['a layer that no Vim has', 8, (o) => json(o, 'layers', (l) => ({ ...l, 'layers.9.mixer.in_proj': l[IN] })), 'ERR_WEIGHTS', /does not use: 'layers.9.mixer.in_proj.weight'/],
+  ['a layer whose weight is float', 8, (o) => json(o, 'layers', (l) => ({ ...l, head: { ...l[IN], shape: [4, 19] } })), 'ERR_FILE_FORMAT', /'head.weight' is f32 4×19 where i8/],
+  ['a layer that is not quantizable', 8, (o) => {
+    json(o, 'layers', (l) => ({ ...l, head: { weightBits: 8, actBits: 8, len: 1, shape: [4, 19] } }));
+    o.tensors.set('head.weight', { dtype: 'i8', shape: [4, 19], data: new Uint8Array(76) });
+    o.tensors.set('head.weight_scale', { dtype: 'f32', shape: [4], data: f32([1, 1, 1, 1]) });
+    o.tensors.set('head.act_scale', { dtype: 'f32', shape: [1], data: f32([1]) });
+    o.tensors.set('head.act_zero', { dtype: 'u8', shape: [1], data: new Uint8Array(1) });
+  }, 'ERR_FILE_FORMAT', /'head' is not a quantizable linear/],
   ['a layer left out of the list', 8, (o) => json(o, 'layers', ({ [IN]: _, ...l }) => l), 'ERR_WEIGHTS', /does not use: .*in_proj\.(weight_scale|act_)/],
   ...['weight', 'weight_scale', 'act_scale', 'act_zero'].map(
     (t): (typeof HOSTILE)[number] => [`no ${t}`, 8, (o) => o.tensors.delete(`${IN}.${t}`), 'ERR_FILE_FORMAT', new RegExp(`lacks '${IN}.${t}'`)],
@@ -297,9 +304,9 @@ const HOSTILE: readonly [string, number, (o: Opened) => void, string, RegExp][] 
       `${t} ${v}`, 8, (o) => floatAt(o, `${IN}.${t}`, 2, v), 'ERR_FILE_FORMAT', new RegExp(`'${IN}.${t}' holds a value that is not positive and finite`),
     ]),
   ),
-  ...['weight_scale', 'act_scale'].map(
+  ...['smooth', 'act_scale'].map(
     (t): (typeof HOSTILE)[number] => [
-      `${t} whose reciprocal or product leaves float32`, 8, (o) => floatAt(o, `${IN}.${t}`, 0, 1e-45), 'ERR_FILE_FORMAT', new RegExp(t),
+      `${t} too small to invert`, 8, (o) => floatAt(o, `${IN}.${t}`, 0, 1e-45), 'ERR_FILE_FORMAT', new RegExp(`${t}' holds a value too small`),
     ],
   ),
   ['smooth of another length', 8, (o) => o.tensors.set(`${IN}.smooth`, { dtype: 'f32', shape: [3], data: f32([1, 1, 1]) }), 'ERR_FILE_FORMAT', /smooth' is f32 3 where f32 19/],

@@ -1,11 +1,11 @@
 #include "bindings/session_binding.h"
 
 #include <memory>
+#include <new>
 
 #include "bindings/cancel_token.h"
 #include "bindings/kernels.h"
 #include "bindings/task.h"
-#include "engine/buffer.h"
 #include "engine/session.h"
 #include "engine/thread_pool.h"
 #include "platform/platform.h"
@@ -64,10 +64,13 @@ class SessionBinding final : public Napi::ObjectWrap<SessionBinding> {
     return static_cast<size_t>(images) * static_cast<size_t>(spec.rows) * static_cast<size_t>(spec.channels);
   }
 
-  // V8 ends the process when it cannot allocate an array. Asking the allocator first turns that into an error.
-  static size_t allocatable(size_t count, size_t element) {
-    const engine::AlignedBuffer probe(count * element);
-    return count;
+  // By JavaScript's own constructor, which throws where memory is short or the array too long: N-API's ends the process.
+  static Napi::Value new_array(Napi::Env env, const char* type, size_t count) {
+    try {
+      return env.Global().Get(type).As<Napi::Function>().New({Napi::Number::New(env, static_cast<double>(count))});
+    } catch (const Napi::Error&) {
+      throw std::bad_alloc();
+    }
   }
 
   static int32_t image_count(const Napi::Env& env, double images) {
@@ -119,11 +122,11 @@ class SessionBinding final : public Napi::ObjectWrap<SessionBinding> {
         const engine::TensorSpec& spec = program.tensors[static_cast<size_t>(index)];
         const size_t count = elements(spec, request->images);
         if (spec.dtype == engine::DType::f32) {
-          const auto array = Napi::Float32Array::New(env, allocatable(count, sizeof(float)));
+          const auto array = new_array(env, "Float32Array", count).As<Napi::Float32Array>();
           request->fetches.push_back({index, const_cast<float*>(array.Data())});
           outputs.Set(name, array);
         } else {
-          const auto array = Napi::Uint8Array::New(env, allocatable(count, 1));
+          const auto array = new_array(env, "Uint8Array", count).As<Napi::Uint8Array>();
           request->fetches.push_back({index, const_cast<uint8_t*>(array.Data())});
           outputs.Set(name, array);
         }

@@ -115,6 +115,12 @@ export const HOSTILE: readonly Hostile[] = [
     run: () => ({ images: 1, feeds: { x: new Float32Array(2 ** 20) }, fetches: ['huge'] }),
   },
   {
+    // 20 GiB, which the system may well promise, but V8 has no array of more than 2³² elements.
+    name: 'result longer than JavaScript arrays', code: 'ERR_OUT_OF_MEMORY', message: /out of memory/,
+    program: () => program([{ ...linear('wide', ref('x'), ref('huge', 0, 1)), constants: { weight: new Float32Array(1) } }], [f32('picture', 1, 1), f32('x', 5 * 1024, 1), f32('huge', 5 * 1024, 2 ** 20)]),
+    run: () => ({ images: 1, feeds: { x: new Float32Array(5 * 1024) }, fetches: ['huge'] }),
+  },
+  {
     name: 'result of 2⁶⁴ elements', code: 'ERR_OUT_OF_MEMORY', message: /out of memory/,
     program: () => program([select('one', ref('x'), ref('huge', 0, 1), new Int32Array(WRAPPING.rows))], [f32('picture', 1, 1), f32('x', 1, 1), f32('huge', WRAPPING.rows, WRAPPING.channels)]),
     run: () => ({ images: WRAPPING.images, feeds: { x: new Float32Array(WRAPPING.images) }, fetches: ['huge'] }),

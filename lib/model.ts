@@ -256,7 +256,7 @@ async function readQuantized(file: CheckpointFile, options: LoadOptions, config:
   }
   const names = [...definition.tensors.keys()].filter((name) => !owned.has(name));
   const weights = await readWeights(file, names, options);
-  // The Program is built with all weights; those of quantized linears are placeholders that the pass replaces.
+  // The Program is built with all weights; those of quantized linears stand empty until the pass replaces them.
   const all = new Map<string, Weight>(weights);
   for (const [name, entry] of Object.entries(meta.layers)) all.set(`${name}.weight`, { shape: entry.shape, dtype: 'f32', data: new Float32Array(0) });
   const program = definition.buildProgram(all);

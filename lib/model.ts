@@ -78,6 +78,7 @@ export class Model {
   readonly parts: Parts;
   private readonly options: RunOptions;
   private readonly session: EngineSession;
+  private disposed = false;
 
   /** Use `load` or `quantize`. */
   constructor(parts: Parts, options: RunOptions) {
@@ -90,6 +91,7 @@ export class Model {
     this.preprocess = definition.preprocess;
     this.inputShape = definition.inputShape;
     this.precision = checkPrecision(options.precision, layers !== undefined);
+    checkThreads(options.threads);
     this.warnings = definition.assumed.map((a) => `${a.key} was assumed (${a.why}): give --config to be sure`);
     this.quantization = layers && { recipe: parts.recipe as Readonly<Record<string, unknown>>, layers };
     const chosen = chooseDevice(options.device);
@@ -112,6 +114,7 @@ export class Model {
     if (dims.length !== 4 || this.inputShape.some((d, i) => dims[i + 1] !== d)) {
       throw rangeError(`[N, ${this.inputShape.join(', ')}]`, 'images.dims', [...dims]);
     }
+    this.checkUsable();
     const [count] = dims;
     if (count === 0) return { dims: [0, this.classes], data: new Float32Array(0) };
     const { program } = this.parts;
@@ -129,6 +132,10 @@ export class Model {
     options: { topK?: number; signal?: AbortSignal } = {},
   ): Promise<Prediction[] | Prediction[][]> {
     const { topK = 5, signal } = options;
+    this.checkUsable();
+    if (this.inputShape[0] !== 3) {
+      throw new Ptq4vmError('ERR_UNSUPPORTED', `Pictures are decoded to 3 colour channels, this model takes ${this.inputShape[0]}: give tensors to forward()`);
+    }
     const inputs = Array.isArray(input) ? (input as readonly ImageSource[]) : [input as ImageSource];
     if (inputs.length === 0) return [];
     const decoded = await Promise.all(inputs.map((source) => decodeImage(source, this.preprocess)));
@@ -148,6 +155,7 @@ export class Model {
   /** Writes the quantized model as one file: to a temporary name first, then renamed. */
   async save(path: string, options: { signal?: AbortSignal } = {}): Promise<void> {
     if (typeof path !== 'string' || path === '') throw typeError('a path', 'path', path);
+    this.checkUsable();
     const { definition, layers, recipe, weights } = this.parts;
     if (layers === undefined) throw new Ptq4vmError('ERR_UNSUPPORTED', 'Only quantized models are saved: quantize this one first');
     const { family, config, preprocess, labels } = definition;
@@ -157,16 +165,19 @@ export class Model {
 
   /** The same model with other run options; weights are shared, kernels packed anew. */
   with(options: { threads?: number; precision?: Precision; device?: DeviceOption }): Model {
+    this.checkUsable();
     return new Model(this.parts, { ...this.options, ...options });
   }
 
   /** How the engine lays out memory for a batch (`inspect --plan`). */
   plan(batch = 1): MemoryPlan {
+    if (!Number.isInteger(batch) || batch < 1) throw rangeError('a positive integer', 'batch', batch);
     return this.session.plan(batch);
   }
 
-  /** Frees weights and memory once what runs has ended. */
+  /** Frees weights and memory once what runs has ended. Calls after this one fail with ERR_DISPOSED. */
   dispose(): Promise<void> {
+    this.disposed = true;
     return this.session.dispose();
   }
 
@@ -174,10 +185,16 @@ export class Model {
     return this.dispose();
   }
 
+  private checkUsable(): void {
+    if (this.disposed) throw new Ptq4vmError('ERR_DISPOSED', 'The model has been disposed of');
+  }
+
   /** Quantizes this float model; see `quantize`. */
   async quantize(options: QuantizeOptions): Promise<Model> {
+    checkOptions(options);
     const { calibration, signal, onProgress, batchSize, ...choices } = options;
     const recipe = makeRecipe(choices);
+    this.checkUsable();
     if (this.quantization !== undefined) throw new Ptq4vmError('ERR_UNSUPPORTED', 'This model is already quantized: quantize the float checkpoint');
     const { definition, program, weights } = this.parts;
     const samples = await gatherCalibration(calibration, this, recipe.samples, { signal, onProgress, batchSize });
@@ -204,15 +221,28 @@ function checkPrecision(precision: Precision | undefined, quantized: boolean): P
   throw new Ptq4vmError('ERR_UNSUPPORTED', `precision '${precision}' is not available for a ${quantized ? 'quantized' : 'float'} model on the CPU: use ${possible.join(' or ')}`);
 }
 
+function checkThreads(threads: unknown): void {
+  if (threads === undefined) return;
+  if (typeof threads !== 'number') throw typeError('a number', 'threads', threads);
+  if (!Number.isInteger(threads) || threads < 0 || threads > 256) throw rangeError('an integer from 0 to 256', 'threads', threads);
+}
+
+function checkOptions(options: unknown): void {
+  if (typeof options !== 'object' || options === null) throw typeError('an object', 'options', options);
+}
+
 /**
  * Loads a checkpoint (.pth, .safetensors) or a quantized file.
  * Throws ERR_FILE_* for the file, ERR_CONFIG / ERR_WEIGHTS / ERR_UNSUPPORTED for the model, ERR_DEVICE.
  */
 export async function load(path: string, options: LoadOptions = {}): Promise<Model> {
   if (typeof path !== 'string' || path === '') throw typeError('a path', 'path', path);
-  const { signal, onProgress } = options;
+  checkOptions(options);
+  const { signal, onProgress, labels } = options;
   signal?.throwIfAborted();
   chooseDevice(options.device);
+  checkThreads(options.threads);
+  if (labels !== undefined && !(Array.isArray(labels) && labels.every((l) => typeof l === 'string'))) throw typeError('an array of strings', 'labels', labels);
   const file = await openCheckpoint(path);
   try {
     const config = await readConfig(options.config);

@@ -148,7 +148,8 @@ export class Model {
   }
 
   /** Top-1, top-5, speed and, with a reference model, agreement and logit error over a dataset. */
-  evaluate(dataset: Dataset, options: EvaluateOptions = {}): Promise<EvaluateReport> {
+  async evaluate(dataset: Dataset, options: EvaluateOptions = {}): Promise<EvaluateReport> {
+    if (typeof dataset?.batches !== 'function') throw typeError('a dataset (imageFolder or npyBatch)', 'dataset', dataset);
     return evaluate(this, dataset, options);
   }
 

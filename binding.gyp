@@ -74,13 +74,13 @@
       'target_name': 'ptq4vm',
       'sources': ['<!@(node scripts/sources.js bindings)', '<!@(node scripts/sources.js engine)'],
       'include_dirs': ['<!(node -p "require(\'node-addon-api\').include_dir")'],
-      'defines': ['NAPI_VERSION=8', 'NODE_ADDON_API_CPP_EXCEPTIONS'],
+      'defines': ['NAPI_VERSION=8', 'NODE_ADDON_API_CPP_EXCEPTIONS', 'NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS'],
       # platform first: it refers to the kernels. The baseline comes before the stronger sets, as CMakeLists.txt explains.
       'dependencies': ['platform', 'kernels_reference', 'kernels_portable', '<@(isa_targets)'],
       'conditions': [
         ['OS=="linux"', {
           'ldflags': [
-            '-static-libstdc++', '-static-libgcc', '-Wl,--exclude-libs,ALL', '-Wl,-z,now',
+            '-static-libstdc++', '-static-libgcc', '-Wl,--exclude-libs,ALL', '-Wl,-z,now', '-Wl,-z,nodelete',
             '-Wl,--version-script=<(module_root_dir)/native/platform/exports.map',
           ],
           'libraries': ['-lpthread'],

@@ -61,7 +61,8 @@ function architectures(nvcc) {
 }
 
 function libraryDirectory(root) {
-  const names = process.platform === 'win32' ? ['lib/x64'] : ['lib64', `targets/${process.arch === 'arm64' ? 'sbsa' : 'x86_64'}-linux/lib`, 'lib'];
+  const target = process.arch === 'arm64' ? 'sbsa-linux' : 'x86_64-linux';
+  const names = process.platform === 'win32' ? ['lib/x64'] : ['lib64', `targets/${target}/lib`, 'lib'];
   const file = process.platform === 'win32' ? 'cudart_static.lib' : 'libcudart_static.a';
   const found = names.map((name) => path.join(root, name)).find((dir) => existsSync(path.join(dir, file)));
   if (!found) throw new Error(`${file} was not found below ${root}`);

@@ -122,7 +122,8 @@ function runNativeTests({ kind = '', names = [] } = {}) {
       console.log(`  ✔ ${label} ${test} (${seconds} s) ${last}`);
       counts.passed++;
     } else {
-      const how = result.error?.code === 'ETIMEDOUT' ? 'took more than 10 minutes' : `ended with ${result.signal ?? `status ${result.status}`}`;
+      const ending = `ended with ${result.signal ?? `status ${result.status}`}`;
+      const how = result.error?.code === 'ETIMEDOUT' ? 'took more than 10 minutes' : ending;
       console.log(`FAILED: ${label} ${test} ${how}\n${output}`);
       counts.failed++;
     }
@@ -136,7 +137,9 @@ if (require.main === module) {
   const args = process.argv.slice(2);
   const sanitize = args.find((arg) => arg.startsWith('--sanitize='))?.slice('--sanitize='.length);
   const kind = args.includes('--arm64') ? 'arm64' : (sanitize ?? '');
-  if (!['', 'arm64', 'address', 'undefined'].includes(kind)) throw new Error(`Expected address or undefined for --sanitize but received '${kind}'`);
+  if (!['', 'arm64', 'address', 'undefined'].includes(kind)) {
+    throw new Error(`Expected address or undefined for --sanitize but received '${kind}'`);
+  }
   const counts = runNativeTests({ kind, names: args.filter((arg) => !arg.startsWith('--')) });
   console.log(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`);
   process.exitCode = counts.failed > 0 ? 1 : 0;

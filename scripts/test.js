@@ -30,7 +30,8 @@ function step(title, program, args) {
 /** A folder means the test files in it. */
 function patterns(args) {
   if (args.length === 0) return ['test/**/*.test.ts'];
-  return args.map((arg) => (fs.existsSync(path.join(root, arg)) && fs.statSync(path.join(root, arg)).isDirectory() ? `${arg}/**/*.test.ts` : arg));
+  const isFolder = (arg) => fs.statSync(path.resolve(root, arg), { throwIfNoEntry: false })?.isDirectory();
+  return args.map((arg) => (isFolder(arg) ? `${arg}/**/*.test.ts` : arg));
 }
 
 /** Runs mocha to its end. A run that dies, or that ends but leaves the process hanging, is a failure. */
@@ -64,7 +65,7 @@ function runMocha(specs) {
         counts.failed++;
       }
       if (hung) {
-        console.log('FAILED: mocha did not exit 30 s after the last test: something is still open (a model that was not disposed, a server)');
+        console.log('FAILED: mocha did not exit 30 s after the last test: something is still open (a model not disposed, a server)');
         counts.failed++;
       } else if (counts.failed === 0 && code !== 0) {
         console.log(`FAILED: mocha ended with ${signal ?? `exit code ${code}`} although no test failed`);
@@ -80,7 +81,8 @@ async function main() {
   const specs = process.argv.slice(2);
   const built = step('Native addon', process.execPath, [path.join(__dirname, 'install.js')]);
   fs.rmSync(path.join(root, 'dist'), { recursive: true, force: true }); // outputs of sources that are gone
-  const compiled = step('TypeScript', process.execPath, [path.join(path.dirname(require.resolve('typescript/package.json')), 'bin', 'tsc'), '-p', 'tsconfig.json']);
+  const tsc = path.join(path.dirname(require.resolve('typescript/package.json')), 'bin', 'tsc');
+  const compiled = step('TypeScript', process.execPath, [tsc, '-p', 'tsconfig.json']);
   if (specs.length === 0) {
     console.log('\n== Native tests');
     add(runNativeTests());

@@ -64,8 +64,8 @@ function mismatch(addon: Partial<NativeAddon>, version: string): string {
   if (typeof addon?.Session !== 'function' || typeof addon.build?.version !== 'string') {
     return 'it loads, but it is not the addon of ptq4vm-native';
   }
-  if (addon.build.version !== version) return `it was built from version ${addon.build.version} of the sources, this package is version ${version}`;
-  return '';
+  if (addon.build.version === version) return '';
+  return `it was built from version ${addon.build.version} of the sources, this package is version ${version}`;
 }
 
 /** Turns what the system's loader says into what it means. The loader's own words stay at the end. */
@@ -106,6 +106,9 @@ function readHeader(path: string): Buffer | undefined {
 }
 
 const ELF = 0x7f454c46;
+const ELF_MACHINES: Readonly<Record<number, string>> = {
+  3: 'ia32', 21: 'ppc64', 22: 's390x', 40: 'arm', 62: 'x64', 183: 'arm64', 243: 'riscv64', 258: 'loong64',
+};
 
 /** True for a 64-bit little-endian ELF file that ends before its section headers, which lie last. */
 function cutOff(path: string): boolean {
@@ -125,7 +128,7 @@ function foreignBinary(path: string): string {
     system = 'linux';
     // e_machine, in the byte order that the header names
     const machine = header[5] === 2 ? header.readUInt16BE(18) : header.readUInt16LE(18);
-    arch = { 3: 'ia32', 40: 'arm', 62: 'x64', 183: 'arm64', 21: 'ppc64', 22: 's390x', 243: 'riscv64', 258: 'loong64' }[machine] ?? `machine ${machine}`;
+    arch = ELF_MACHINES[machine] ?? `machine ${machine}`;
   } else if ([0xcffaedfe, 0xcafebabe].includes(header.readUInt32BE(0))) {
     system = 'darwin';
     const cpu = header.readUInt32BE(0) === 0xcffaedfe ? header.readUInt32LE(4) : 0;
@@ -140,6 +143,7 @@ function foreignBinary(path: string): string {
 
 function describeFailure(root: string, attempts: readonly AddonAttempt[], chosen: boolean): string {
   const log = join(root, 'build', 'install.log');
+  const system = `${process.platform} on ${process.arch}, Node.js ${process.versions.node}`;
   const remedies = [
     ...(chosen ? ['unset PTQ4VM_ADDON, or let it name a file built by this package for this system'] : []),
     'npm rebuild ptq4vm-native   (in a checkout: npm run build:native); it needs a C++17 compiler with CMake, or with Python 3 and make',
@@ -147,7 +151,7 @@ function describeFailure(root: string, attempts: readonly AddonAttempt[], chosen
     ...(existsSync(log) ? [`what the last build said is in ${log}`] : []),
   ];
   return [
-    `The native addon of ptq4vm-native could not be loaded (${process.platform} on ${process.arch}, Node.js ${process.versions.node}). Tried:`,
+    `The native addon of ptq4vm-native could not be loaded (${system}). Tried:`,
     ...attempts.map(({ path, reason }) => `  - ${path}: ${reason}`),
     'What to do:',
     ...remedies.map((line) => `  - ${line}`),

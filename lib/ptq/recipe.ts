@@ -52,7 +52,7 @@ export function makeRecipe(options: RecipeOptions): Recipe {
   for (const key of Object.keys(options)) {
     if (!RECIPE_KEYS.includes(key)) throw new RangeError(`Unknown quantization option '${key}'`);
   }
-  const method = options.method ?? 'ptq4vm';
+  const { method = 'ptq4vm' } = options;
   if (!(METHODS as readonly string[]).includes(method)) throw rangeError(`one of ${METHODS.join(', ')}`, 'method', method);
   const shape = SHAPE_OF_METHOD[method as Method];
   const { alpha = 0.5, samples = 256, seed = 0, grid = shape.grid } = options;

@@ -39,6 +39,14 @@ class Task final : public Napi::AsyncWorker {
 
   void OnOK() override {
     const Napi::HandleScope scope(Env());
+    try {
+      settle();
+    } catch (const Napi::Error&) {
+      // A worker thread that is being terminated runs no JavaScript any more: nobody is left to tell.
+    }
+  }
+
+  void settle() {
     if (error_ == nullptr) {
       try {
         deferred_.Resolve(finish_(Env()));

@@ -44,8 +44,7 @@ bool neon_usable() {
 
 // Weakest first.
 constexpr IsaInfo kSets[] = {
-    {"reference", table_reference, always},
-    {"portable", table_portable, always},
+    {"reference", table_reference, always},  {"portable", table_portable, always},
 #if defined(PTQ4VM_HAVE_AVX2)
     {"avx2", table_avx2, avx2_usable},
 #endif

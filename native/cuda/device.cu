@@ -38,12 +38,14 @@ void explain_error(DeviceReport* report, cudaError_t error) {
     case cudaErrorInsufficientDriver:
       if (report->driver_version == 0) {
         explain(text, bytes,
-                "No NVIDIA driver answers (libcuda could not be loaded). Install a driver that supports CUDA %d.%d; in a container, "
+                "No NVIDIA driver answers (libcuda could not be loaded). Install a driver that supports CUDA %d.%d; in "
+                "a container, "
                 "start it with the NVIDIA container toolkit (for example `docker run --gpus all`).",
                 major, minor);
       } else {
         explain(text, bytes,
-                "The NVIDIA driver is too old: it supports CUDA up to %d.%d, this build needs %d.%d. Update the driver, or rebuild "
+                "The NVIDIA driver is too old: it supports CUDA up to %d.%d, this build needs %d.%d. Update the "
+                "driver, or rebuild "
                 "with an older CUDA toolkit (`npm rebuild ptq4vm-native`).",
                 major_of(report->driver_version), minor_of(report->driver_version), major, minor);
       }
@@ -55,12 +57,13 @@ void explain_error(DeviceReport* report, cudaError_t error) {
       return;
     case cudaErrorSystemDriverMismatch:
     case cudaErrorCompatNotSupportedOnDevice:
-      explain(text, bytes, "The NVIDIA kernel module and its user libraries do not match (%s). Reboot or reinstall the driver.",
+      explain(text, bytes,
+              "The NVIDIA kernel module and its user libraries do not match (%s). Reboot or reinstall the driver.",
               cudaGetErrorString(error));
       return;
     default:
-      explain(text, bytes, "The CUDA runtime failed with error %d (%s): %s.", static_cast<int>(error), cudaGetErrorName(error),
-              cudaGetErrorString(error));
+      explain(text, bytes, "The CUDA runtime failed with error %d (%s): %s.", static_cast<int>(error),
+              cudaGetErrorName(error), cudaGetErrorString(error));
   }
 }
 
@@ -139,8 +142,8 @@ void query_devices(DeviceReport* report) {
     report->reason[0] = '\0';
   } else if (report->device_count > 0) {
     explain(report->reason, sizeof(report->reason),
-            "No GPU here is new enough: the kernels need compute capability %d.%d (Turing) or later, %s has %d.%d.", kMinMajor, kMinMinor,
-            report->devices[0].name, report->devices[0].major, report->devices[0].minor);
+            "No GPU here is new enough: the kernels need compute capability %d.%d (Turing) or later, %s has %d.%d.",
+            kMinMajor, kMinMinor, report->devices[0].name, report->devices[0].major, report->devices[0].minor);
   } else if (report->reason[0] == '\0') {
     explain_error(report, cudaErrorNoDevice);
   }
@@ -167,16 +170,16 @@ bool self_check(int32_t device, char* message, size_t message_bytes) {
   (void)cudaFree(device_codes);
   if (error != cudaSuccess) {
     (void)cudaGetLastError();
-    explain(message, message_bytes, "GPU %d failed its self-check with CUDA error %d (%s): %s.", static_cast<int>(device),
-            static_cast<int>(error), cudaGetErrorName(error), cudaGetErrorString(error));
+    explain(message, message_bytes, "GPU %d failed its self-check with CUDA error %d (%s): %s.",
+            static_cast<int>(device), static_cast<int>(error), cudaGetErrorName(error), cudaGetErrorString(error));
     return false;
   }
   for (int32_t i = 0; i < kCaseCount; i++) {
     const Case& c = cases[i];
     const int32_t want = arith::quantize_code(c.x, c.smooth_rscale, c.act_rscale, c.zero, c.qmax);
     if (codes[i] == want) continue;
-    explain(message, message_bytes, "GPU %d computes another code than the host for %.9g: %d instead of %d.", static_cast<int>(device),
-            static_cast<double>(c.x), static_cast<int>(codes[i]), static_cast<int>(want));
+    explain(message, message_bytes, "GPU %d computes another code than the host for %.9g: %d instead of %d.",
+            static_cast<int>(device), static_cast<double>(c.x), static_cast<int>(codes[i]), static_cast<int>(want));
     return false;
   }
   explain(message, message_bytes, "%d codes equal to the host's.", static_cast<int>(kCaseCount));

@@ -19,9 +19,9 @@ struct Device {
 };
 
 struct DeviceReport {
-  bool compiled;          // false in a build without CUDA
-  bool available;         // a device of compute capability ≥ 7.5 answers
-  char reason[512];       // why not, in words a user can act on; empty when available
+  bool compiled;            // false in a build without CUDA
+  bool available;           // a device of compute capability ≥ 7.5 answers
+  char reason[512];         // why not, in words a user can act on; empty when available
   int32_t driver_version;   // as CUDA codes it, 1000·major + 10·minor; 0 when there is no driver
   int32_t runtime_version;  // of the runtime linked in; 0 without CUDA
   int32_t device_count;     // entries of `devices` (at most kMaxDevices), too old ones included

@@ -8,7 +8,8 @@ namespace cuda {
 
 namespace {
 constexpr char kReason[] =
-    "This build of ptq4vm-native has no CUDA code: no CUDA compiler (nvcc) was found, or PTQ4VM_CUDA=off was set, when it was "
+    "This build of ptq4vm-native has no CUDA code: no CUDA compiler (nvcc) was found, or PTQ4VM_CUDA=off was set, when "
+    "it was "
     "compiled. Install the CUDA toolkit (12.0 or later), put nvcc on PATH, and run `npm rebuild ptq4vm-native`.";
 }  // namespace
 

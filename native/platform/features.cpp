@@ -30,9 +30,9 @@ namespace platform {
 namespace {
 
 constexpr const char* kNames[kFeatureCount] = {
-    "sse4.2",     "avx",        "avx2",    "fma",      "f16c",     "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni",
-    "avx512bf16", "avx512fp16", "avxvnni", "amx-tile", "amx-int8", "amx-bf16", "neon",    "fp16",     "dotprod",  "i8mm",
-    "sve",
+    "sse4.2",   "avx",      "avx2",       "fma",        "f16c",       "avx512f", "avx512bw",
+    "avx512dq", "avx512vl", "avx512vnni", "avx512bf16", "avx512fp16", "avxvnni", "amx-tile",
+    "amx-int8", "amx-bf16", "neon",       "fp16",       "dotprod",    "i8mm",    "sve",
 };
 
 struct Machine {

@@ -1,5 +1,7 @@
 // ptq4vm-test: once
 // Core counting on made-up machines, and the list of instruction sets of this build. Exit status 1 on a failure.
+#include "platform/platform.h"
+
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -10,7 +12,6 @@
 
 #include "cpu/table.h"
 #include "platform/cores.h"
-#include "platform/platform.h"
 
 using namespace ptq4vm;
 namespace fs = std::filesystem;
@@ -32,11 +33,12 @@ void write(const fs::path& path, const std::string& text) {
 
 #if defined(__linux__)
 
-void check_counts(const std::string& name, const fs::path& sys, std::vector<int> allowed, const char* cgroup, int physical, int logical) {
+void check_counts(const std::string& name, const fs::path& sys, std::vector<int> allowed, const char* cgroup,
+                  int physical, int logical) {
   const platform::CoreCounts c = platform::count_cores(allowed.data(), allowed.size(), sys.c_str(), cgroup);
-  check(c.physical == physical && c.logical == logical,
-        name + ": got " + std::to_string(c.physical) + " physical, " + std::to_string(c.logical) + " logical; expected " +
-            std::to_string(physical) + ", " + std::to_string(logical));
+  check(c.physical == physical && c.logical == logical, name + ": got " + std::to_string(c.physical) + " physical, " +
+                                                            std::to_string(c.logical) + " logical; expected " +
+                                                            std::to_string(physical) + ", " + std::to_string(logical));
 }
 
 void core_counts() {
@@ -77,10 +79,12 @@ void core_counts() {
 void core_counts() {}
 #endif
 
-// Every function pointer of a table is set: the members before `name` aside, an OpTable is nothing but function pointers.
+// Every function pointer of a table is set: the members before `name` aside, an OpTable is nothing but function
+// pointers.
 void check_table(const OpTable& table) {
   using Function = void (*)();
-  static_assert((sizeof(OpTable) - sizeof(const char*)) % sizeof(Function) == 0, "an OpTable is a name and function pointers");
+  static_assert((sizeof(OpTable) - sizeof(const char*)) % sizeof(Function) == 0,
+                "an OpTable is a name and function pointers");
   const size_t count = (sizeof(OpTable) - sizeof(const char*)) / sizeof(Function);
   std::vector<Function> functions(count);
   std::memcpy(functions.data(), reinterpret_cast<const char*>(&table) + sizeof(const char*), count * sizeof(Function));
@@ -128,7 +132,8 @@ void instruction_sets() {
 }
 
 void machine() {
-  check(platform::physical_cores() >= 1 && platform::logical_cores() >= platform::physical_cores(), "core counts of this machine");
+  check(platform::physical_cores() >= 1 && platform::logical_cores() >= platform::physical_cores(),
+        "core counts of this machine");
   check(platform::cpu_model()[0] != '\0', "the model has a name");
   for (int i = 0; i < platform::kFeatureCount; i++) {
     const char* name = platform::feature_name(static_cast<platform::Feature>(i));

@@ -51,7 +51,8 @@ describe('native: addon loader', () => {
       console.warn('      SKIPPED: gcc on Linux is needed to make broken addons');
       context.skip();
     }
-    execFileSync('gcc', ['-shared', '-fPIC', '-x', 'c', '-', '-x', 'none', '-o', file, ...options], { input: source, stdio: ['pipe', 'ignore', 'inherit'] });
+    const args = ['-shared', '-fPIC', '-x', 'c', '-', '-x', 'none', '-o', file, ...options];
+    execFileSync('gcc', args, { input: source, stdio: ['pipe', 'ignore', 'inherit'] });
   }
 
   it('loads the addon that the build made, once', () => {

@@ -22,7 +22,12 @@ export function cleanEnvironment(extra: NodeJS.ProcessEnv = {}): NodeJS.ProcessE
   return { ...env, ...extra };
 }
 
-export function run(program: string, args: readonly string[], options: { cwd: string; env?: NodeJS.ProcessEnv }): Promise<Outcome> {
+export interface Place {
+  readonly cwd: string;
+  readonly env?: NodeJS.ProcessEnv;
+}
+
+export function run(program: string, args: readonly string[], options: Place): Promise<Outcome> {
   return new Promise((resolve) => {
     const child = execFile(
       program,
@@ -38,7 +43,7 @@ export function run(program: string, args: readonly string[], options: { cwd: st
 }
 
 /** As `run`, but a failure throws with everything the program said. */
-export async function runWell(program: string, args: readonly string[], options: { cwd: string; env?: NodeJS.ProcessEnv }): Promise<string> {
+export async function runWell(program: string, args: readonly string[], options: Place): Promise<string> {
   const { status, stdout, stderr } = await run(program, args, options);
   if (status !== 0) throw new Error(`${program} ${args.join(' ')} ended with ${status}\n${stdout}\n${stderr}`);
   return stdout;

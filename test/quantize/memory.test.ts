@@ -40,7 +40,9 @@ describe('calibration: memory', () => {
     this.timeout(30_000);
     const [shallow, deep] = [await peak(2), await peak(10)];
     // One block: norm, xz, two convolutions, two x_dbl, two deltas, scan = some 500 channels of 65 tokens, 32 images = 4 MB.
-    expect(shallow, 'MB for two blocks').to.be.above(2);
-    expect(deep, `MB for ten blocks; two take ${shallow.toFixed(1)}`).to.be.below(1.5 * shallow);
+    // Freed buffers are swept in the background, so that one block more may still be counted; ten blocks held would be 40 MB.
+    const block = 4;
+    expect(shallow, 'MB for two blocks').to.be.within(2, 3 * block);
+    expect(deep, `MB for ten blocks; two take ${shallow.toFixed(1)}`).to.be.below(shallow + block);
   });
 });

@@ -118,6 +118,28 @@ describe('program passes', () => {
         expect(fuseProgram(program).ops, 'nothing to fuse in float').to.deep.equal(program.ops);
       });
 
+      it('steps are stored in scan order and applied to the rows that the scan visits', async () => {
+        const { program } = float.parts;
+        const layers = await layersOf(8, 8, 'pts');
+        let turned = 0;
+        for (const mode of ['int', 'fake'] as const) {
+          const { ops } = quantizeProgram(program, layers, mode);
+          for (const { name, table } of program.linears) {
+            const { actScale, actZero } = layers.get(name)!;
+            const quantizer = ops[ops.findIndex((op) => op.name === name) - 1]!;
+            const constants = (mode === 'int' ? ops.find((op) => op.name === name)! : quantizer).constants as { actScale: Float32Array; actZero: Int32Array };
+            actScale.forEach((scale, t) => {
+              const row = table?.[t] ?? t;
+              expect([constants.actScale[row], constants.actZero[row]], `${mode} ${name}, position ${t}`).to.deep.equal([scale, actZero[t]]);
+              if (mode === 'int') expect((quantizer.constants as { qActRscale: Float32Array }).qActRscale[row]).to.equal(Math.fround(1 / scale));
+            });
+            if (table !== undefined) turned++;
+            expect(table?.[0] ?? -1, 'the backward direction begins at the last token').to.equal(name.endsWith('_b') ? actScale.length - 1 : -1);
+          }
+        }
+        expect(turned).to.equal(2 * 2 * program.blocks.length);
+      });
+
       it('fused and unfused give equal bits on every instruction set, int is near to fake', async () => {
         for (const [weights, activations, method] of [[8, 8, 'pts+smooth'], [4, 8, 'smoothquant'], [6, 6, 'pts']] as const) {
           const layers = await layersOf(weights, activations, method);
@@ -204,5 +226,28 @@ describe('program passes', () => {
     expect(less.blocks.map((b) => [b.first, b.end])).to.deep.equal([[0, 1], [1, 2]]);
     expect(less.tensors.map((t) => t.name)).to.deep.equal(['a', 'c', 'd']);
     expect(program.ops.length, 'the original stays').to.equal(3);
+  });
+
+  it('fusion leaves a quantizer alone that reads a slice, and keeps a float tensor that somebody else reads', () => {
+    const norm = (name: string) => ({
+      kind: 'addNorm' as const, name, inputs: { x: { tensor: 'in' } }, outputs: { y: { tensor: `${name}.y` } },
+      constants: { weight: new Float32Array(4) }, attributes: { norm: 0, epsilon: 1e-5 }, independent: [],
+    });
+    const quantizer = (name: string, x: { tensor: string; from?: number; channels?: number }) => ({
+      kind: 'quantize' as const, name, inputs: { x }, outputs: { q: { tensor: name } }, constants: {}, attributes: { qmax: 255 }, independent: [],
+    });
+    const ops = [
+      norm('alone'), quantizer('q0', { tensor: 'alone.y' }),
+      norm('sliced'), quantizer('q1', { tensor: 'sliced.y', from: 0, channels: 2 }),
+      norm('shared'), quantizer('q2', { tensor: 'shared.y' }), quantizer('q3', { tensor: 'shared.y' }),
+    ];
+    const tensors = ['in', ...ops.flatMap((op) => writes(op).map((r) => r.tensor))].map((name) => ({ name, dtype: 'f32' as const, rows: 1, channels: 4 }));
+    const fused = fuseProgram({ tensors, ops, blocks: [], linears: [], input: 'in', output: 'q3' });
+    expect(fused.ops.map((op) => op.name)).to.deep.equal(['alone', 'sliced', 'q1', 'shared', 'q3']);
+    const outputs = (name: string) => Object.fromEntries(Object.entries(fused.ops.find((op) => op.name === name)!.outputs).filter(([, r]) => r !== undefined));
+    expect(outputs('alone')).to.deep.equal({ q: { tensor: 'q0' } });
+    expect(outputs('sliced')).to.deep.equal({ y: { tensor: 'sliced.y' } });
+    expect(outputs('shared')).to.deep.equal({ y: { tensor: 'shared.y' }, q: { tensor: 'q2' } });
+    expect(fused.tensors.map((t) => t.name)).to.not.include('alone.y');
   });
 });

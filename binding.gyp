@@ -55,6 +55,7 @@
       'type': 'static_library',
       'sources': ['<!@(node scripts/sources.js reference)'],
       'include_dirs': ['native/cpu'],
+      'defines': ['PTQ4VM_ISA=reference'],
     },
 
     # ---- Platform, and the choice between the instruction sets.

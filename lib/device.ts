@@ -33,11 +33,11 @@ export function chooseDevice(option: DeviceOption = 'auto'): { kind: 'cpu'; reas
   switch (option) {
     case 'cpu': return { kind: 'cpu', reason: 'asked for' };
     case 'auto': {
-      const { cuda } = backends();
+      const cuda = loadAddon().cuda();
       return { kind: 'cpu', reason: cuda.available ? NO_CUDA_KERNELS : `no usable GPU: ${cuda.reason}` };
     }
     case 'cuda': {
-      const { cuda } = backends();
+      const cuda = loadAddon().cuda();
       throw new Ptq4vmError('ERR_DEVICE', `device 'cuda' cannot be used: ${cuda.available ? NO_CUDA_KERNELS : cuda.reason}`);
     }
     default: throw rangeError("'auto', 'cpu' or 'cuda'", 'device', option);

@@ -1,5 +1,5 @@
 /** What a model file is, without making it run: `ptq4vm inspect`. */
-import { isArtifact, type LayerEntry, readArtifactMetadata } from './io/artifact.js';
+import { isArtifact, type LayerEntry, layerTensorNames, readArtifactMetadata } from './io/artifact.js';
 import { openCheckpoint } from './io/checkpoint.js';
 import type { Assumption } from './models/definition.js';
 import { defineModel } from './models/registry.js';
@@ -33,8 +33,8 @@ export async function inspectFile(path: string, options: Pick<LoadOptions, 'mode
     const bytes = tensors.reduce((sum, t) => sum + t.bytes, 0);
     if (isArtifact(file)) {
       const { family, config, recipe, layers, preprocess, labels } = readArtifactMetadata(file);
-      const parameters = tensors.filter((t) => !/\.(weight_scale|act_scale|act_zero|smooth)$/.test(t.name) && !layers[t.name.replace(/\.weight$/, '')])
-        .reduce((sum, t) => sum + elementCount(t.shape), 0) + Object.values(layers).reduce((sum, l) => sum + elementCount(l.shape), 0);
+      const owned = new Set(Object.keys(layers).flatMap(layerTensorNames));
+      const parameters = countElements([...tensors.filter((t) => !owned.has(t.name)), ...Object.values(layers)]);
       return { format: 'ptq4vm', family, config, preprocess, labels, tensors, parameters, bytes, layers, recipe, assumed: [], extras: [] };
     }
     const config = await readConfig(options.config);
@@ -42,10 +42,14 @@ export async function inspectFile(path: string, options: Pick<LoadOptions, 'mode
     const definition = defineModel(shapes, { ...options, config });
     return {
       format: file.format, family: definition.family, config: definition.config, preprocess: definition.preprocess, labels: definition.labels,
-      tensors, parameters: tensors.reduce((sum, t) => sum + elementCount(t.shape), 0), bytes, assumed: definition.assumed,
+      tensors, parameters: countElements(tensors), bytes, assumed: definition.assumed,
       extras: Object.keys(file.metadata).filter((key) => !key.startsWith('__')),
     };
   } finally {
     await file.close();
   }
+}
+
+function countElements(tensors: readonly { readonly shape: readonly number[] }[]): number {
+  return tensors.reduce((sum, t) => sum + elementCount(t.shape), 0);
 }

@@ -15,7 +15,7 @@ function list(folder, extension) {
 
 const sets = {
   kernels: () => list('cpu', '.cpp').filter((file) => !file.endsWith('/dispatch.cpp')),
-  reference: () => list('cpu/reference', '.cpp'),
+  reference: () => [...list('cpu/reference', '.cpp'), 'native/cpu/table.cpp'],
   platform: () => [...list('platform', '.cpp'), 'native/cpu/dispatch.cpp'],
   engine: () => list('engine', '.cpp'),
   bindings: () => list('bindings', '.cpp'),

@@ -1,6 +1,6 @@
 // What every instruction set exports: one entry per member of OpTable, in the namespace of that set.
 // Each is defined in cpu/<op>.cpp (linear_packer and linear_i8_packer beside their GEMMs); table.cpp,
-// compiled once per set like them, gathers them into the set's OpTable.
+// compiled once per set like them, gathers them into the set's OpTable. `reference` defines its own in cpu/reference.
 #pragma once
 #include "ptq4vm/ops.h"
 

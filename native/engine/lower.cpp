@@ -1,5 +1,6 @@
 // Lowering: each op kind of lib/program/ir.ts checked and bound to the backend's kernel.
 #include <map>
+#include <type_traits>
 
 #include "engine/node.h"
 #include "engine/op_reader.h"
@@ -36,6 +37,28 @@ struct QuantizeOutput {
   }
 };
 
+// The node of an op with one input and one output: `base` holds everything but the two views.
+template <class Args>
+std::unique_ptr<Node> x_to_y(OpReader& op, const OpEntry<Args>& entry, const Args& base, const Ref& x, const Ref& y) {
+  using In = std::remove_pointer_t<decltype(Args{}.x.data)>;
+  using Out = std::remove_pointer_t<decltype(Args{}.y.data)>;
+  return op.node<Args>(entry, [base, x, y](const Frame& frame) {
+    Args a = base;
+    a.x = frame.view<In>(x);
+    a.y = frame.view<Out>(y);
+    return a;
+  });
+}
+
+// Length of the step vector `key`: one per row, or one for the tensor.
+size_t step_count(const OpReader& op, const char* key, int32_t rows) {
+  const size_t steps = op.count(key);
+  if (steps != 1 && steps != static_cast<size_t>(rows)) {
+    op.fail(std::string("'") + key + "' must have 1 or " + std::to_string(rows) + " elements");
+  }
+  return steps;
+}
+
 const int32_t* zero_points(OpReader& op, const char* key, size_t count, int32_t qmax) {
   const int32_t* zero = op.ints(key, count);
   for (size_t i = 0; i < count; i++) {
@@ -49,8 +72,7 @@ QuantizeOutput quantize_output(OpReader& op, int32_t rows, int32_t channels, boo
   r.q = optional ? op.optional_output("q", DType::u8, rows, channels) : op.output("q", DType::u8, rows, channels);
   if (!present(r.q)) return r;
   if (r.q.from != 0) op.fail("'q' must be a whole tensor");
-  const size_t steps = op.count("qActRscale");
-  if (steps != 1 && steps != static_cast<size_t>(rows)) op.fail("'qActRscale' must have 1 or " + std::to_string(rows) + " elements");
+  const size_t steps = step_count(op, "qActRscale", rows);
   r.out.qmax = op.integer("qmax", 1, 255);
   r.out.smooth_rscale = op.optional_floats("qSmoothRscale", static_cast<size_t>(channels));
   r.out.act_rscale = op.floats("qActRscale", steps);
@@ -93,12 +115,7 @@ std::unique_ptr<Node> lower_patch_embed(OpReader& op, const OpTable& table) {
   if (taps > kMaxTaps) op.fail("a patch has more than " + std::to_string(kMaxTaps) + " values");
   base.weight = packed_floats(op, table, y.channels, static_cast<int32_t>(taps));
   base.bias = op.optional_floats("bias", static_cast<size_t>(y.channels));
-  return op.node<PatchEmbedArgs>(table.patch_embed, [base, x, y](const Frame& f) {
-    PatchEmbedArgs a = base;
-    a.x = f.view<const float>(x);
-    a.y = f.view<float>(y);
-    return a;
-  });
+  return x_to_y(op, table.patch_embed, base, x, y);
 }
 
 std::unique_ptr<Node> lower_assemble_tokens(OpReader& op, const OpTable& table) {
@@ -115,12 +132,7 @@ std::unique_ptr<Node> lower_assemble_tokens(OpReader& op, const OpTable& table) 
   for (int32_t i = 0; i < rows; i++) {
     if (base.source[i] >= op.rows(x) || base.source[i] < -cls_rows) op.fail("'source' points outside patches and class tokens");
   }
-  return op.node<AssembleTokensArgs>(table.assemble_tokens, [base, x, y](const Frame& f) {
-    AssembleTokensArgs a = base;
-    a.x = f.view<const float>(x);
-    a.y = f.view<float>(y);
-    return a;
-  });
+  return x_to_y(op, table.assemble_tokens, base, x, y);
 }
 
 std::unique_ptr<Node> lower_rope(OpReader& op, const OpTable& table) {
@@ -133,12 +145,7 @@ std::unique_ptr<Node> lower_rope(OpReader& op, const OpTable& table) {
   const size_t count = static_cast<size_t>(rows - base.first_token) * static_cast<size_t>(x.channels);
   base.cos = op.floats("cos", count);
   base.sin = op.floats("sin", count);
-  return op.node<RopeArgs>(table.rope, [base, x, y](const Frame& f) {
-    RopeArgs a = base;
-    a.x = f.view<const float>(x);
-    a.y = f.view<float>(y);
-    return a;
-  });
+  return x_to_y(op, table.rope, base, x, y);
 }
 
 std::unique_ptr<Node> lower_add_norm(OpReader& op, const OpTable& table) {
@@ -171,12 +178,7 @@ std::unique_ptr<Node> lower_linear(OpReader& op, const OpTable& table) {
   const Ref y = op.output("y", DType::f32, op.rows(x));
   base.weight = packed_floats(op, table, y.channels, x.channels);
   base.bias = op.optional_floats("bias", static_cast<size_t>(y.channels));
-  return op.node<LinearArgs>(table.linear, [base, x, y](const Frame& f) {
-    LinearArgs a = base;
-    a.x = f.view<const float>(x);
-    a.y = f.view<float>(y);
-    return a;
-  });
+  return x_to_y(op, table.linear, base, x, y);
 }
 
 std::unique_ptr<Node> lower_linear_i8(OpReader& op, const OpTable& table) {
@@ -198,19 +200,13 @@ std::unique_ptr<Node> lower_linear_i8(OpReader& op, const OpTable& table) {
     col_sum[o] = sum;
   }
   base.col_sum = col_sum;
-  const size_t steps = op.count("actScale");
-  if (steps != 1 && steps != static_cast<size_t>(rows)) op.fail("'actScale' must have 1 or " + std::to_string(rows) + " elements");
+  const size_t steps = step_count(op, "actScale", rows);
   base.per_token = steps == static_cast<size_t>(rows) ? 1 : 0;
   base.act_scale = op.floats("actScale", steps);
   base.act_zero = zero_points(op, "actZero", steps, 255);
   base.weight_scale = op.floats("weightScale", static_cast<size_t>(out));
   base.bias = op.optional_floats("bias", static_cast<size_t>(out));
-  return op.node<LinearI8Args>(table.linear_i8, [base, x, y](const Frame& f) {
-    LinearI8Args a = base;
-    a.x = f.view<const uint8_t>(x);
-    a.y = f.view<float>(y);
-    return a;
-  });
+  return x_to_y(op, table.linear_i8, base, x, y);
 }
 
 std::unique_ptr<Node> lower_quantize(OpReader& op, const OpTable& table) {
@@ -226,19 +222,13 @@ std::unique_ptr<Node> lower_fake_quantize(OpReader& op, const OpTable& table) {
   const Ref x = op.input("x", DType::f32);
   const int32_t rows = op.rows(x);
   const Ref y = op.output("y", DType::f32, rows, x.channels);
-  const size_t steps = op.count("actScale");
-  if (steps != 1 && steps != static_cast<size_t>(rows)) op.fail("'actScale' must have 1 or " + std::to_string(rows) + " elements");
+  const size_t steps = step_count(op, "actScale", rows);
   base.qmax = op.integer("qmax", 1, 255);
   base.per_token = steps == static_cast<size_t>(rows) ? 1 : 0;
   base.act_scale = op.floats("actScale", steps);
   base.act_zero = zero_points(op, "actZero", steps, base.qmax);
   base.smooth = op.optional_floats("smooth", static_cast<size_t>(x.channels));
-  return op.node<FakeQuantizeArgs>(table.fake_quantize, [base, x, y](const Frame& f) {
-    FakeQuantizeArgs a = base;
-    a.x = f.view<const float>(x);
-    a.y = f.view<float>(y);
-    return a;
-  });
+  return x_to_y(op, table.fake_quantize, base, x, y);
 }
 
 std::unique_ptr<Node> lower_conv_silu(OpReader& op, const OpTable& table) {
@@ -313,17 +303,15 @@ std::unique_ptr<Node> lower_select_tokens(OpReader& op, const OpTable& table) {
   for (int32_t i = 0; i < op.rows(y); i++) {
     if (indices[i] < 0 || indices[i] >= op.rows(x)) op.fail("'indices' points outside the tokens");
   }
-  return op.node<SelectTokensArgs>(table.select_tokens, [=](const Frame& f) {
-    return SelectTokensArgs{f.view<const float>(x), f.view<float>(y), indices};
-  });
+  SelectTokensArgs base{};
+  base.indices = indices;
+  return x_to_y(op, table.select_tokens, base, x, y);
 }
 
 std::unique_ptr<Node> lower_mean_tokens(OpReader& op, const OpTable& table) {
   const Ref x = op.input("x", DType::f32);
   const Ref y = op.output("y", DType::f32, 1, x.channels);
-  return op.node<MeanTokensArgs>(table.mean_tokens, [=](const Frame& f) {
-    return MeanTokensArgs{f.view<const float>(x), f.view<float>(y)};
-  });
+  return x_to_y(op, table.mean_tokens, MeanTokensArgs{}, x, y);
 }
 
 const std::map<std::string, Lower>& lowerings() {

@@ -1,37 +1,16 @@
 // The reference table: every op in plain scalar loops, sums and transcendental functions in double, each output rounded
 // once to float32. It is the specification that all instruction sets are tested against (mathematics:
-// lib/program/ir.ts). Compiled once, without instruction-set flags. Speed does not matter here, being obviously right
-// does.
+// lib/program/ir.ts). Compiled once, with PTQ4VM_ISA=reference and without instruction-set flags. Speed does not matter
+// here, being obviously right does.
 #pragma once
 #include <cmath>
 
+#include "entries.h"
 #include "ptq4vm/arith.h"
-#include "ptq4vm/ops.h"
 
 namespace ptq4vm {
 namespace cpu {
 namespace reference {
-
-Packer<float> linear_packer();
-Packer<int8_t> linear_i8_packer();
-
-OpEntry<PatchEmbedArgs> patch_embed_entry();
-OpEntry<AssembleTokensArgs> assemble_tokens_entry();
-OpEntry<RopeArgs> rope_entry();
-OpEntry<AddNormArgs> add_norm_entry();
-OpEntry<LinearArgs> linear_entry();
-OpEntry<LinearI8Args> linear_i8_entry();
-OpEntry<QuantizeArgs> quantize_entry();
-OpEntry<FakeQuantizeArgs> fake_quantize_entry();
-OpEntry<ConvSiluArgs> conv_silu_entry();
-OpEntry<SelectiveScanArgs> selective_scan_entry();
-OpEntry<SelectTokensArgs> select_tokens_entry();
-OpEntry<MeanTokensArgs> mean_tokens_entry();
-OpEntry<AbsMaxArgs> abs_max_entry();
-OpEntry<ActivationStepsArgs> activation_steps_entry();
-OpEntry<TensorRangeArgs> tensor_range_entry();
-OpEntry<TensorScoresArgs> tensor_scores_entry();
-OpEntry<WeightStepsArgs> weight_steps_entry();
 
 template <class Args>
 size_t no_scratch(const Args&) {
